@@ -1,0 +1,1 @@
+//! Starts and stops all parts of the lab together.

@@ -1,0 +1,1 @@
+//! VirtualServices and DestinationRules as Envoy configuration, Envoy itself, its telemetry, and traffic.

@@ -1,0 +1,1 @@
+//! Deployments, ReplicaSets, Pods and EndpointSlices, and the kubelet that makes Pods processes.

@@ -1,0 +1,2 @@
+//! Starts `lib.rs`; deliberately holds nothing else.
+fn main() {}
