@@ -1,1 +1,12 @@
-//! placeholder
+//! How a canary release is decided: pure values in, pure values out.
+//!
+//! Reading order: `units` (instants, weights), `plan` (what was asked for), `observe` (what was seen), `state` (what is
+//! remembered), `reason` (why, in words), `decide` (the one function that puts them together), `stats` (how it knows), `route` (how weights are written).
+//! There is deliberately no I/O, no clock and no randomness here: `no_std` lets the compiler hold that.
+
+#![no_std]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod units;
