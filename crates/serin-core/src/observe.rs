@@ -1,0 +1,218 @@
+//! What was seen at one instant: the only thing a decision follows from, beside plan and state.
+//!
+//! Absent, stale and zero are three different values here. Deliberately no raw objects: routes come as the shares they
+//! express (see `route::survey`), traffic as increments and never as counters.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ObjectName, Timestamp, VersionName, Weight};
+
+/// Everything that was read at one instant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// When.
+    pub at: Timestamp,
+    /// All Deployments whose pods stand behind the service, in order of creation.
+    pub workloads: Vec<Workload>,
+    /// All VirtualServices that send to the service, oldest first. Empty: none does.
+    pub routes: Vec<Route>,
+    /// The subsets that callers can reach.
+    pub rules: Rules,
+    /// What the source of metrics said since the last decision.
+    pub traffic: Traffic,
+    /// People's requests that are not handled yet, oldest first.
+    pub requests: Vec<Request>,
+    /// The `serin.dev/abort` annotation of the object, if present.
+    pub abort: Option<Request>,
+    /// Set while a freeze is in force: who, and why.
+    pub freeze: Option<String>,
+    /// Set when something makes work on this service impossible: it is said, and nothing moves.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// Why nothing may be done at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// CamelCase, as conditions carry it: `OtherRelease`, `OtherController`, `NoService`.
+    pub code: String,
+    /// One sentence with what to do.
+    pub what: String,
+}
+
+/// One Deployment behind the service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// The value of its pods' version label.
+    pub version: VersionName,
+    /// The Deployment's name; its namespace is the service's.
+    pub name: String,
+    /// Hash of its pod template, without restart annotations.
+    pub hash: String,
+    /// Pods asked for.
+    pub replicas: u32,
+    /// Pods ready, as the Deployment says.
+    pub ready: u32,
+    /// Addresses that would receive requests, as the EndpointSlices say.
+    pub endpoints: u32,
+    /// When the Deployment was created.
+    pub created: Timestamp,
+    /// Whoever else sets the number of replicas: an autoscaler, or a GitOps manager that owns the field.
+    pub scaled_by: Option<String>,
+}
+
+impl Workload {
+    /// Pods that count as capacity: ready by the Deployment and reachable by the EndpointSlices.
+    pub fn capacity(&self) -> u32 {
+        self.ready.min(self.endpoints)
+    }
+}
+
+/// One VirtualService, as far as it sends to the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which.
+    pub object: ObjectName,
+    /// Its resource version, as the forward guard needs it.
+    pub resource_version: String,
+    /// Its routes that send to the service.
+    pub splits: Vec<Split>,
+    /// Who last wrote its routes, and when, as its managed fields say.
+    pub manager: Option<(String, Timestamp)>,
+    /// The value of `serin.dev/aborted`: the uid of the rollout that was ended.
+    pub mark: Option<String>,
+}
+
+/// One route's shares among the versions of the service; other destinations are left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// How a person finds it: `spec.http[0] "primary"`.
+    pub label: String,
+    /// Share of each version whose subset the route names. Sums to the whole, or is all zero.
+    pub shares: Vec<(VersionName, Weight)>,
+}
+
+impl Split {
+    /// The share of a version; `None` when the route does not name it.
+    pub fn share(&self, version: &VersionName) -> Option<Weight> {
+        self.shares.iter().find(|(v, _)| v == version).map(|(_, w)| *w)
+    }
+}
+
+/// What callers can reach by subset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Versions for which the merged DestinationRules have a subset.
+    pub subsets: Vec<VersionName>,
+    /// Why Serin may not write a subset that lacks; `None`: it may.
+    pub refusal: Option<String>,
+}
+
+/// What the source said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Traffic {
+    /// It was not asked, or nothing is due yet.
+    NotAsked,
+    /// Increments since the reading before.
+    Read(Reading),
+    /// It could not answer.
+    Problem(SourceProblem),
+}
+
+/// Why the source could not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceProblem {
+    /// It did not answer; what was tried and what came of it.
+    Unreachable {
+        /// As `http://127.0.0.5:15090: connection refused`.
+        what: String,
+    },
+    /// It answered, with data older than three intervals.
+    Stale {
+        /// Age of the newest sample in seconds.
+        age_s: u64,
+    },
+    /// It answered, and lacks what is asked for.
+    Missing {
+        /// What lacks, and what is there instead.
+        what: String,
+    },
+}
+
+/// Increments of both arms, of the same span of time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// Begin of the span: the reading before.
+    pub from: Timestamp,
+    /// End of the span.
+    pub to: Timestamp,
+    /// Requests to stable.
+    pub stable: ArmCounts,
+    /// Requests to the canary.
+    pub canary: ArmCounts,
+    /// Stable's increments before `from`, poll by poll and oldest first, at most 30 minutes: the first guess. Empty where the
+    /// source does not know the past, and after the first reading of a rollout.
+    pub history: Vec<ArmCounts>,
+    /// Requests refused because no pod of a version was healthy (Envoy's UH): their version is unknown.
+    pub no_healthy_upstream: f64,
+    /// Requests refused because the subset's cluster does not exist (Envoy's NC): their version is unknown.
+    pub no_cluster: f64,
+}
+
+/// Requests of one arm, as the callers saw them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ArmCounts {
+    /// All requests.
+    pub n: f64,
+    /// HTTP 5xx, and gRPC statuses other than 0.
+    pub errors: f64,
+    /// Slower than an edge: (edge in milliseconds, requests). Edges as the plan's metrics ask for them.
+    pub slower: Vec<(f64, f64)>,
+}
+
+impl ArmCounts {
+    /// Requests slower than `edge_ms`; `None` if the source has no such edge.
+    pub fn slower_than(&self, edge_ms: f64) -> Option<f64> {
+        self.slower.iter().find(|(edge, _)| *edge == edge_ms).map(|(_, n)| *n)
+    }
+}
+
+/// What a person asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the sender; the same id is the same request.
+    pub id: String,
+    /// What.
+    pub action: RequestAction,
+    /// The rollout that was meant; empty: whatever runs.
+    pub rollout: String,
+    /// The step that was seen when asking; `None`: whatever step.
+    pub step: Option<usize>,
+    /// Who asked.
+    pub who: String,
+    /// Why, in the person's words; may be empty.
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The kinds of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestAction {
+    /// Leave this step, or the pause, now.
+    Promote,
+    /// As `Promote`, through all remaining steps, each as long as it settles.
+    PromoteFull,
+    /// Stay at this weight until resumed.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Try the version again that was rolled back.
+    Retry,
+    /// Back to stable.
+    Abort,
+    /// Back to stable even though stable has no ready pod.
+    AbortForced,
+}

@@ -1,0 +1,319 @@
+//! Why: one value per thing that Serin has to say, with its numbers, and the one sentence for it.
+//!
+//! Status, events, log, command line and JSON all print from here, so that they tell the same story. A reason says
+//! what was measured and never claims what the counts cannot carry.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::observe::SourceProblem;
+use crate::stats::Counts;
+use crate::units::{Timestamp, VersionName, Weight, duration_text};
+
+/// One thing to say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reason {
+    // At rest.
+    /// One version has it all.
+    Serving { stable: VersionName },
+    /// Nothing to release yet.
+    NoVersion { service: String },
+    /// The wanted version has no Deployment.
+    DesiredMissing { desired: VersionName, present: Vec<VersionName> },
+    /// Something makes work impossible.
+    Obstacle { code: String, what: String },
+    /// The owner's brake, or a freeze.
+    Braked { by: String },
+    /// A version was taken back and will not be tried again.
+    TakenBack { canary: VersionName, why: String },
+    /// Somebody moved weights while nothing runs.
+    DriftAtRest { manager: String, version: VersionName, to: Weight },
+    /// Stable's pod template changed outside a rollout.
+    StableChanged { stable: VersionName },
+
+    // A rollout's way.
+    /// A split was found and is taken over.
+    Adopted { stable: VersionName, canary: VersionName, share: Weight, step: usize },
+    /// A rollout begins.
+    Started { stable: VersionName, canary: VersionName },
+    /// A new share is set.
+    StepBegins { canary: VersionName, step: usize, steps: usize, from: Weight, to: Weight },
+    /// The share is set and not seen yet.
+    Routing { canary: VersionName, to: Weight },
+    /// The canary is at its share; `left` is what remains of settle and hold.
+    Holds { canary: VersionName, share: Weight, left: Duration },
+    /// Every step is passed.
+    StepsPassed { canary: VersionName, fit: Vec<Measured> },
+    /// The canary is the new stable.
+    Promoted { stable: VersionName, old: VersionName },
+    /// At 100 %, watched.
+    Bakes { canary: VersionName, left: Duration },
+
+    // What it waits for.
+    /// Canary pods.
+    WaitsForPods { canary: VersionName, workload: String, ready: u32, needed: u32, who_scales: Option<String> },
+    /// The canary's subset.
+    WaitsForSubset { canary: VersionName, refusal: Option<String> },
+    /// The canary's destination on a route.
+    WaitsForDestination { canary: VersionName, route: String },
+    /// No route sends to the service.
+    NoRoute { service: String },
+    /// Gross faults are not excluded yet.
+    WaitsForGross { measured: Measured, more: Option<f64> },
+    /// Fitness is not shown yet.
+    WaitsForFitness { measured: Measured, margin: f64, more: Option<f64>, time: Option<Duration> },
+    /// Suspicion of harm.
+    Suspects { measured: Measured, p: f64 },
+    /// Nobody calls.
+    NoTraffic { service: String, since: Duration, last: Option<Timestamp> },
+    /// Callers come, and none reaches the canary.
+    CanaryUnreached { canary: VersionName, share: Weight, stable_requests: f64 },
+    /// The source does not answer.
+    Source { problem: SourceProblem, since: Duration },
+    /// The share that is seen is not the one that is set.
+    ShareOff { set: Weight, seen: f64, canary: f64, total: f64 },
+    /// Stable fails too.
+    BothFail { measured: Measured },
+    /// Stable has no ready pod.
+    StableDown { stable: VersionName },
+    /// A pause by plan, person or adoption.
+    Paused { why: String },
+
+    // Ends.
+    /// Evidence against the canary.
+    Harm { measured: Measured, margin: f64, ratio: f64, alpha: f64 },
+    /// A limit of its own is broken.
+    OverLimit { measured: Measured, max: f64, alpha: f64 },
+    /// Weight goes back to stable.
+    GoesBack { canary: VersionName, from: Weight, why: String },
+    /// A confirm step had no answer in its time and the plan goes on.
+    AdvancedWithoutProof { measured: Vec<Measured> },
+    /// A step is left because a person asked.
+    Hurried { who: String, why: String },
+
+    // Requests.
+    /// Done.
+    RequestDone { action: String, who: String, why: String, effect: String },
+    /// Not done, and why not.
+    RequestRefused { action: String, who: String, because: String },
+}
+
+/// What was counted for one metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The metric's name.
+    pub metric: String,
+    /// What bad means, as a verb of the version: `failed`, `answered slower than 500 ms in`.
+    pub verb: String,
+    /// The canary.
+    pub canary: VersionName,
+    /// Its counts.
+    pub canary_counts: Counts,
+    /// Stable.
+    pub stable: VersionName,
+    /// Its counts.
+    pub stable_counts: Counts,
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |c: &Counts| if c.x > 0.0 { format!("{} of {} ({})", count(c.x), count(c.n), percent(c.x / c.n)) } else { format!("0 of {}", count(c.n)) };
+        write!(f, "{} {} {} requests, {} {}", self.canary, self.verb, side(&self.canary_counts), self.stable, side(&self.stable_counts))
+    }
+}
+
+/// A count with thousands separated: `4,812`. Fractions, as scaled counts have, are rounded.
+pub fn count(n: f64) -> String {
+    let digits = format!("{}", libm::round(n.clamp(0.0, 1e18)) as u64);
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// A fraction as percent: two digits that count, never more than one decimal above 1 %.
+pub fn percent(fraction: f64) -> String {
+    format!("{} %", points(fraction))
+}
+
+/// A difference of shares in points, the same way.
+pub fn points(fraction: f64) -> String {
+    let p = fraction * 100.0;
+    let a = libm::fabs(p);
+    if a >= 10.0 {
+        return format!("{p:.0}");
+    }
+    let text = if a >= 0.995 || a == 0.0 { format!("{p:.1}") } else if a >= 0.0995 { format!("{p:.2}") } else { format!("{p:.3}") };
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text }
+}
+
+fn because(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(" ({why})") }
+}
+
+fn list(versions: &[VersionName]) -> String {
+    versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn more_requests(more: Option<f64>, canary: &VersionName, time: Option<Duration>) -> String {
+    let time = time.map_or_else(String::new, |t| format!(", some {}", duration_text(t)));
+    more.map_or_else(String::new, |n| format!("; about {} more requests to {canary}{time}", count(n)))
+}
+
+impl Reason {
+    /// The reason's name, as events and conditions carry it.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Serving { .. } => "Serving",
+            Self::NoVersion { .. } => "NoVersion",
+            Self::DesiredMissing { .. } => "DesiredMissing",
+            Self::Obstacle { code, .. } => code,
+            Self::Braked { .. } => "Braked",
+            Self::TakenBack { .. } => "TakenBack",
+            Self::DriftAtRest { .. } => "DriftAtRest",
+            Self::StableChanged { .. } => "StableChanged",
+            Self::Adopted { .. } => "Adopted",
+            Self::Started { .. } => "Started",
+            Self::StepBegins { .. } => "StepBegins",
+            Self::Routing { .. } => "Routing",
+            Self::Holds { .. } => "Holds",
+            Self::StepsPassed { .. } => "StepsPassed",
+            Self::Promoted { .. } => "Promoted",
+            Self::Bakes { .. } => "Bakes",
+            Self::WaitsForPods { .. } => "WaitsForPods",
+            Self::WaitsForSubset { .. } => "WaitsForSubset",
+            Self::WaitsForDestination { .. } => "WaitsForDestination",
+            Self::NoRoute { .. } => "NoRoute",
+            Self::WaitsForGross { .. } => "WaitsForEvidence",
+            Self::WaitsForFitness { .. } => "WaitsForFitness",
+            Self::Suspects { .. } => "SuspectsHarm",
+            Self::NoTraffic { .. } => "NoTraffic",
+            Self::CanaryUnreached { .. } => "CanaryUnreached",
+            Self::Source { problem: SourceProblem::Unreachable { .. }, .. } => "SourceUnreachable",
+            Self::Source { problem: SourceProblem::Stale { .. }, .. } => "SourceStale",
+            Self::Source { problem: SourceProblem::Missing { .. }, .. } => "MetricMissing",
+            Self::ShareOff { .. } => "ShareOff",
+            Self::BothFail { .. } => "BothFail",
+            Self::StableDown { .. } => "StableDown",
+            Self::Paused { .. } => "Paused",
+            Self::Harm { .. } => "Harm",
+            Self::OverLimit { .. } => "OverLimit",
+            Self::GoesBack { .. } => "GoesBack",
+            Self::AdvancedWithoutProof { .. } => "AdvancedWithoutProof",
+            Self::Hurried { .. } => "Hurried",
+            Self::RequestDone { .. } => "RequestDone",
+            Self::RequestRefused { .. } => "RequestRefused",
+        }
+    }
+}
+
+/// The sentence, without a full stop.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serving { stable } => write!(f, "{stable} serves every request"),
+            Self::NoVersion { service } => write!(f, "no Deployment with a version label stands behind Service {service}: apply one"),
+            Self::DesiredMissing { desired, present } => {
+                write!(f, "waits: no Deployment behind the service has version {desired}; there is {}", if present.is_empty() { "none".to_string() } else { list(present) })
+            }
+            Self::Obstacle { what, .. } => f.write_str(what),
+            Self::Braked { by } => write!(f, "nothing moves forward: {by}"),
+            Self::TakenBack { canary, why } => write!(f, "{canary} was taken back: {why}; it is not tried again until it changes or someone retries"),
+            Self::DriftAtRest { manager, version, to } => write!(f, "{manager} gave {version} {to} of the requests; no rollout runs, so Serin leaves it"),
+            Self::StableChanged { stable } => write!(f, "{stable} changed its pod template in place: no canary can be made of the version that serves"),
+            Self::Adopted { stable, canary, share, step } => {
+                write!(f, "found {canary} at {share} beside {stable}: paused at step {} until someone resumes", step + 1)
+            }
+            Self::Started { stable, canary } => write!(f, "{canary} goes on trial beside {stable}"),
+            Self::StepBegins { canary, step, steps, from, to } => write!(f, "{canary} {from} → {to} (step {} of {steps})", step + 1),
+            Self::Routing { canary, to } => write!(f, "{canary} gets {to}: waits until every route shows it"),
+            Self::Holds { canary, share, left } => write!(f, "{canary} holds {share}: no sign of harm; goes on in about {}", duration_text(*left)),
+            Self::StepsPassed { canary, fit } => {
+                write!(f, "{canary} passed every step")?;
+                fit.iter().try_for_each(|m| write!(f, "; {m}"))
+            }
+            Self::Promoted { stable, old } => write!(f, "{stable} is promoted and serves every request; {old} is kept and may be deleted"),
+            Self::Bakes { canary, left } => write!(f, "{canary} has every request and is watched for {} more", duration_text(*left)),
+            Self::WaitsForPods { canary, workload, ready, needed, who_scales } => {
+                write!(f, "waits for pods: {canary} has {ready} ready, {needed} needed")?;
+                match who_scales {
+                    Some(who) => write!(f, "; {who} sets the replicas of Deployment {workload}, so Serin does not"),
+                    None => write!(f, " (Deployment {workload})"),
+                }
+            }
+            Self::WaitsForSubset { canary, refusal: None } => write!(f, "waits until the subset of {canary} is there"),
+            Self::WaitsForSubset { canary, refusal: Some(why) } => write!(f, "waits: no DestinationRule has a subset for {canary}, and Serin may not write one: {why}"),
+            Self::WaitsForDestination { canary, route } => write!(f, "waits until VirtualService {route} names {canary}"),
+            Self::NoRoute { service } => write!(f, "waits: no VirtualService sends to Service {service}, so there is no share to set"),
+            Self::WaitsForGross { measured, more } => {
+                write!(f, "waits for evidence: {measured}; faults of 20 points are not excluded yet{}", more_requests(*more, &measured.canary, None))
+            }
+            Self::WaitsForFitness { measured, margin, more, time } => {
+                write!(f, "not known yet: {measured}; {} points are allowed{}", points(*margin), more_requests(*more, &measured.canary, *time))
+            }
+            Self::Suspects { measured, p } => write!(f, "stays, as harm is suspected: {measured} (p = {p:.3}, always valid)"),
+            Self::NoTraffic { service, since, last } => {
+                write!(f, "waits: nobody calls {service}")?;
+                match last {
+                    Some(_) => write!(f, " since {}", duration_text(*since))?,
+                    None => write!(f, " ({} long)", duration_text(*since))?,
+                }
+                f.write_str("; it is not a failure and not a pass")
+            }
+            Self::CanaryUnreached { canary, share, stable_requests } => {
+                write!(f, "waits: none of {} requests reached {canary}, though {share} is set", count(*stable_requests))
+            }
+            Self::Source { problem: SourceProblem::Unreachable { what }, since } => {
+                write!(f, "waits: the source of metrics has not answered for {}: {what}; weights stay, an abort works without it", duration_text(*since))
+            }
+            Self::Source { problem: SourceProblem::Stale { age_s }, since } => {
+                write!(f, "waits: the newest metrics are {age_s}s old (for {}); weights stay", duration_text(*since))
+            }
+            Self::Source { problem: SourceProblem::Missing { what }, .. } => write!(f, "waits: {what}"),
+            Self::ShareOff { set, seen, canary, total } => {
+                write!(f, "waits: set {set}, seen {} ({} of {} requests); the callers do not follow the route", percent(*seen), count(*canary), count(*total))
+            }
+            Self::BothFail { measured } => write!(f, "stays: both versions fail, so it is not the canary's doing: {measured}"),
+            Self::StableDown { stable } => write!(f, "stays: {stable} has no ready pod, so taking the canary back would be the outage"),
+            Self::Paused { why } => f.write_str(why),
+            Self::Harm { measured, margin, ratio, alpha } => {
+                write!(f, "{measured}; {} points", points(*margin))?;
+                if *ratio > 1.0 {
+                    write!(f, " and {ratio} times stable's share")?;
+                }
+                write!(f, " are allowed (chance of so much by accident: less than 1 in {} over the whole rollout)", count(1.0 / alpha))
+            }
+            Self::OverLimit { measured, max, alpha } => {
+                write!(f, "{measured}; {} is the limit (chance of so much by accident: less than 1 in {} over the whole rollout)", percent(*max), count(1.0 / alpha))
+            }
+            Self::GoesBack { canary, from, why } => write!(f, "{canary} {from} → 0 %: {why}"),
+            Self::AdvancedWithoutProof { measured } => {
+                f.write_str("advanced without proof, as the plan says")?;
+                measured.iter().try_for_each(|m| write!(f, "; {m}"))
+            }
+            Self::Hurried { who, why } => write!(f, "{who} asked to go on{}", because(why)),
+            Self::RequestDone { action, who, why, effect } => write!(f, "{action} by {who}{}: {effect}", because(why)),
+            Self::RequestRefused { action, who, because } => write!(f, "{action} by {who} refused: {because}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!([0.0, 12.0, 1234.0, 9_876_543.4].map(count), ["0", "12", "1,234", "9,876,543"]);
+        assert_eq!([0.5, 0.098, 0.01, 0.0042, 0.0002, 0.0].map(percent), ["50 %", "9.8 %", "1 %", "0.42 %", "0.02 %", "0 %"]);
+    }
+}

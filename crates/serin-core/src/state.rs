@@ -1,0 +1,304 @@
+//! What is remembered between two looks: the phase with the data that belongs to it, and what must survive it.
+//!
+//! The whole of it is the checkpoint in the object's status, and the only thing read back from there.
+//! Deliberately nothing here was *seen*: what was seen is an `Observation`.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::observe::{RequestAction, SourceProblem};
+use crate::reason::Reason;
+use crate::stats::{Analysis, Counts, Split};
+use crate::units::{Timestamp, VersionName, Weight};
+
+/// Everything remembered of one CanaryRelease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Counts the writes: no action happens before the write with the next number was accepted.
+    pub seq: u64,
+    /// Where the release stands.
+    pub phase: Phase,
+    /// The version serving now; `None` before adoption.
+    pub stable: Option<Version>,
+    /// Versions that were there at adoption, or have been through a rollout: they start none until they change.
+    pub judged: Vec<Version>,
+    /// The versions that were taken back, not tried again until they change or someone retries.
+    pub failed: Vec<Version>,
+    /// Versions that serve nobody any more, and since when.
+    pub retirable: Vec<(VersionName, Timestamp)>,
+    /// The last ten requests.
+    pub handled: Vec<Handled>,
+    /// The last ten rollouts, newest last.
+    pub history: Vec<Past>,
+    /// Rollouts begun so far: makes the next uid.
+    pub rollouts: u64,
+}
+
+/// A version: what the label says, which Deployment, and which template.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version {
+    /// The label's value.
+    pub name: VersionName,
+    /// The Deployment.
+    pub workload: String,
+    /// Hash of the pod template.
+    pub hash: String,
+}
+
+/// Where a release stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Phase {
+    /// One version has it all; or nothing is known yet.
+    Idle,
+    /// Waits for what the first weight needs: pods, subset, destination, metrics.
+    Preparing(Rollout),
+    /// At a step.
+    Progressing(Rollout),
+    /// At a step, and asked to stay.
+    Paused(Rollout, PauseCause),
+    /// Every step is passed: canary to full size, weight 100, bake.
+    Promoting(Rollout),
+    /// Weight goes back to stable.
+    RollingBack(Rollout, EndCause),
+    /// All on stable; the failed version is remembered.
+    RolledBack {
+        /// Which.
+        version: Version,
+        /// Why.
+        cause: EndCause,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// A running rollout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Names this rollout in requests, marks and history.
+    pub uid: String,
+    /// The version on trial.
+    pub canary: Version,
+    /// The version it is compared with.
+    pub stable: Version,
+    /// When it began.
+    pub started: Timestamp,
+    /// Index of the step in the plan.
+    pub step: usize,
+    /// When the step began, which is when its weight was first seen on every route; the rollout's start before that.
+    pub step_since: Timestamp,
+    /// The share that the canary shall have.
+    pub weight: Target,
+    /// Stable's ready pods when the rollout began: what full size means.
+    pub full_size: u32,
+    /// The canary's replicas when the rollout began: never scaled below.
+    pub found_replicas: u32,
+    /// The evidence so far.
+    pub analysis: Analysis,
+    /// The share that is seen against the share that is set, of this step.
+    pub split: Split,
+    /// Requests (all, failed) of canary and stable since the rollout began.
+    pub served: Served,
+    /// When a request to the service was last counted.
+    pub last_traffic: Option<Timestamp>,
+    /// The end of the last reading of the source.
+    pub last_reading: Option<Timestamp>,
+    /// Why the source does not answer, since when, while it does not.
+    pub source: Option<(SourceProblem, Timestamp)>,
+    /// A person asked for all remaining steps at once.
+    pub hurried: bool,
+    /// At 100 %: the limits that stand in for stable, one per metric, and since when.
+    pub bake: Option<Bake>,
+}
+
+/// The share that shall be, and whether it has been seen yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// What shall be.
+    pub share: Weight,
+    /// What was before; seeing it is no drift, only a write that is not done or not visible yet.
+    pub before: Weight,
+    /// When all routes were first seen to have it.
+    pub seen: Option<Timestamp>,
+}
+
+/// Requests of both arms since a rollout began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Served {
+    /// The canary's requests and errors.
+    pub canary: Counts,
+    /// Stable's requests and errors.
+    pub stable: Counts,
+    /// Requests refused for want of any healthy pod.
+    pub unattributed: f64,
+}
+
+/// The last stretch of a promotion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bake {
+    /// When the whole weight was seen.
+    pub since: Timestamp,
+    /// The highest share of bad requests that each metric allows, whatever stable did.
+    pub limits: Vec<f64>,
+}
+
+/// Why a rollout stays where it is on purpose.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PauseCause {
+    /// The plan says so; until then, or until someone goes on.
+    Plan {
+        /// `None`: until a person goes on.
+        until: Option<Timestamp>,
+    },
+    /// A person asked.
+    Person {
+        /// Who.
+        who: String,
+        /// Why, may be empty.
+        why: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// The split was there when Serin came.
+    Adopted,
+    /// Somebody else changed the weights.
+    Drift {
+        /// Field manager, or "somebody".
+        manager: String,
+        /// To which share of the canary.
+        to: Weight,
+        /// When, as the managed fields say, or when it was seen.
+        at: Timestamp,
+    },
+    /// A confirm step ran out of its time.
+    Inconclusive,
+    /// Callers were refused right after Serin's change (NC): it was taken back.
+    Unreachable,
+}
+
+/// Why a rollout ends without promotion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum EndCause {
+    /// Evidence; the reason carries the numbers.
+    Harm(Reason),
+    /// A person's abort.
+    Abort {
+        /// Who.
+        who: String,
+        /// Why, may be empty.
+        why: String,
+    },
+    /// The route carries the mark of an abort that was made without the controller.
+    Mark,
+    /// The canary has no ready pod.
+    CanaryDown,
+    /// The canary's Deployment is gone.
+    CanaryGone,
+    /// Another version is wanted.
+    Superseded {
+        /// Which.
+        by: VersionName,
+    },
+    /// A confirm step ran out of its time, and the plan says to go back.
+    Inconclusive,
+}
+
+/// A request that was dealt with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handled {
+    /// The request's id.
+    pub id: String,
+    /// What was asked.
+    pub action: RequestAction,
+    /// Who asked.
+    pub who: String,
+    /// When it was dealt with.
+    pub at: Timestamp,
+    /// `None`: done; else why not.
+    pub refused: Option<String>,
+}
+
+/// How a rollout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The canary is the new stable.
+    Promoted,
+    /// All weight went back.
+    RolledBack,
+    /// Another version took its place.
+    Superseded,
+}
+
+/// A rollout that is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Past {
+    /// Its uid.
+    pub uid: String,
+    /// The version that was serving.
+    pub stable: VersionName,
+    /// The version on trial.
+    pub canary: VersionName,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why, in a sentence.
+    pub why: String,
+    /// When it began.
+    pub started: Timestamp,
+    /// How long it took.
+    pub took: Duration,
+    /// What each version served.
+    pub served: Served,
+    /// The highest share that the canary had.
+    pub highest: Weight,
+}
+
+/// How many requests and rollouts are remembered.
+pub const REMEMBERED: usize = 10;
+
+impl State {
+    /// Nothing is known yet: the next decision adopts what it finds.
+    pub fn new() -> Self {
+        Self {
+            seq: 0,
+            phase: Phase::Idle,
+            stable: None,
+            judged: Vec::new(),
+            failed: Vec::new(),
+            retirable: Vec::new(),
+            handled: Vec::new(),
+            history: Vec::new(),
+            rollouts: 0,
+        }
+    }
+
+    /// The rollout that runs, if one does.
+    pub fn rollout(&self) -> Option<&Rollout> {
+        match &self.phase {
+            Phase::Idle | Phase::RolledBack { .. } => None,
+            Phase::Preparing(r) | Phase::Progressing(r) | Phase::Paused(r, _) | Phase::Promoting(r) | Phase::RollingBack(r, _) => Some(r),
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Phase {
+    /// The word of the status: `Idle`, `Progressing`, ….
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "Idle",
+            Self::Preparing(_) => "Preparing",
+            Self::Progressing(_) => "Progressing",
+            Self::Paused(..) => "Paused",
+            Self::Promoting(_) => "Promoting",
+            Self::RollingBack(..) => "RollingBack",
+            Self::RolledBack { .. } => "RolledBack",
+        }
+    }
+}
