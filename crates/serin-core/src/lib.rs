@@ -1,7 +1,8 @@
 //! How a canary release is decided: pure values in, pure values out.
 //!
 //! Reading order: `units` (instants, weights), `plan` (what was asked for), `observe` (what was seen), `state` (what is
-//! remembered), `reason` (why, in words), `decide` (the one function that puts them together), `stats` (how it knows), `route` (how weights are written).
+//! remembered), `reason` (why, in words), `action` (what to do), `decide` (the one function that puts them together),
+//! `stats` (how it knows), `route` (how weights are written).
 //! There is deliberately no I/O, no clock and no randomness here: `no_std` lets the compiler hold that.
 
 #![no_std]
@@ -10,4 +11,10 @@ extern crate alloc;
 extern crate std;
 
 pub mod units;
-
+pub mod plan;
+pub mod observe;
+pub mod state;
+pub mod reason;
+pub mod action;
+pub mod decide;
+pub mod stats;

@@ -216,3 +216,18 @@ pub enum RequestAction {
     /// Back to stable even though stable has no ready pod.
     AbortForced,
 }
+
+/// The verb that a person typed.
+impl core::fmt::Display for RequestAction {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Promote => "promote",
+            Self::PromoteFull => "promote --full",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Retry => "retry",
+            Self::Abort => "abort",
+            Self::AbortForced => "abort --force",
+        })
+    }
+}

@@ -16,6 +16,7 @@ use crate::stats::Counts;
 use crate::units::{Timestamp, VersionName, Weight, duration_text};
 
 /// One thing to say.
+#[expect(missing_docs, reason = "a reason's fields are the words and numbers of its sentence below")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reason {
     // At rest.
@@ -73,6 +74,8 @@ pub enum Reason {
     NoTraffic { service: String, since: Duration, last: Option<Timestamp> },
     /// Callers come, and none reaches the canary.
     CanaryUnreached { canary: VersionName, share: Weight, stable_requests: f64 },
+    /// The source has not been read yet.
+    WaitsForSource { since: Duration },
     /// The source does not answer.
     Source { problem: SourceProblem, since: Duration },
     /// The share that is seen is not the one that is set.
@@ -198,6 +201,7 @@ impl Reason {
             Self::Suspects { .. } => "SuspectsHarm",
             Self::NoTraffic { .. } => "NoTraffic",
             Self::CanaryUnreached { .. } => "CanaryUnreached",
+            Self::WaitsForSource { .. } => "WaitsForSource",
             Self::Source { problem: SourceProblem::Unreachable { .. }, .. } => "SourceUnreachable",
             Self::Source { problem: SourceProblem::Stale { .. }, .. } => "SourceStale",
             Self::Source { problem: SourceProblem::Missing { .. }, .. } => "MetricMissing",
@@ -272,6 +276,7 @@ impl fmt::Display for Reason {
             Self::CanaryUnreached { canary, share, stable_requests } => {
                 write!(f, "waits: none of {} requests reached {canary}, though {share} is set", count(*stable_requests))
             }
+            Self::WaitsForSource { since } => write!(f, "waits for the first reading of the metrics ({})", duration_text(*since)),
             Self::Source { problem: SourceProblem::Unreachable { what }, since } => {
                 write!(f, "waits: the source of metrics has not answered for {}: {what}; weights stay, an abort works without it", duration_text(*since))
             }

@@ -5,6 +5,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -107,10 +108,27 @@ pub struct Rollout {
     pub last_reading: Option<Timestamp>,
     /// Why the source does not answer, since when, while it does not.
     pub source: Option<(SourceProblem, Timestamp)>,
-    /// A person asked for all remaining steps at once.
-    pub hurried: bool,
+    /// Whether a person asked to go on without waiting for evidence.
+    pub hurry: Hurry,
     /// At 100 %: the limits that stand in for stable, one per metric, and since when.
     pub bake: Option<Bake>,
+}
+
+/// Whether a step is left without waiting for evidence. Harm takes the canary back all the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hurry {
+    /// No.
+    No,
+    /// This step, or pause, only.
+    Step {
+        /// Who asked.
+        who: String,
+    },
+    /// All remaining steps.
+    All {
+        /// Who asked.
+        who: String,
+    },
 }
 
 /// The share that shall be, and whether it has been seen yet.
@@ -172,8 +190,6 @@ pub enum PauseCause {
         /// When, as the managed fields say, or when it was seen.
         at: Timestamp,
     },
-    /// A confirm step ran out of its time.
-    Inconclusive,
     /// Callers were refused right after Serin's change (NC): it was taken back.
     Unreachable,
 }
@@ -189,6 +205,8 @@ pub enum EndCause {
         who: String,
         /// Why, may be empty.
         why: String,
+        /// Even though stable has no ready pod.
+        force: bool,
     },
     /// The route carries the mark of an abort that was made without the controller.
     Mark,
@@ -299,6 +317,39 @@ impl Phase {
             Self::Promoting(_) => "Promoting",
             Self::RollingBack(..) => "RollingBack",
             Self::RolledBack { .. } => "RolledBack",
+        }
+    }
+}
+
+/// Why it stays, as a sentence.
+impl fmt::Display for PauseCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plan { until: None } => f.write_str("paused by the plan, until someone promotes"),
+            Self::Plan { until: Some(_) } => f.write_str("paused by the plan, for a time"),
+            Self::Person { who, why, .. } if why.is_empty() => write!(f, "paused by {who}, until someone resumes"),
+            Self::Person { who, why, .. } => write!(f, "paused by {who} ({why}), until someone resumes"),
+            Self::Adopted => f.write_str("the split was there when Serin came: paused until someone resumes"),
+            Self::Drift { manager, to, .. } => {
+                write!(f, "paused: weights were changed by {manager} to {}/{}; resume sets the step's weight again", to.rest(), to)
+            }
+            Self::Unreachable => f.write_str("paused: callers were refused after the last change (no such cluster at their proxy), which was taken back"),
+        }
+    }
+}
+
+/// Why it ended, as a sentence.
+impl fmt::Display for EndCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Harm(reason) => reason.fmt(f),
+            Self::Abort { who, why, .. } if why.is_empty() => write!(f, "aborted by {who}"),
+            Self::Abort { who, why, .. } => write!(f, "aborted by {who}: {why}"),
+            Self::Mark => f.write_str("aborted on the route itself, without the controller"),
+            Self::CanaryDown => f.write_str("it has no ready pod"),
+            Self::CanaryGone => f.write_str("its Deployment is gone"),
+            Self::Superseded { by } => write!(f, "{by} is wanted instead"),
+            Self::Inconclusive => f.write_str("the step had no answer in its time, and the plan says to go back"),
         }
     }
 }

@@ -169,7 +169,7 @@ pub fn duration_text(d: Duration) -> String {
         0 if d.is_zero() => "0s".to_string(),
         0..10 if d.subsec_millis() >= 50 => format!("{}.{}s", s, d.subsec_millis() / 100),
         0..60 => format!("{s}s"),
-        60..3600 if s % 60 == 0 => format!("{}m", s / 60),
+        60..3600 if s.is_multiple_of(60) => format!("{}m", s / 60),
         60..3600 => format!("{}m {}s", s / 60, s % 60),
         _ if (s / 60).is_multiple_of(60) => format!("{}h", s / 3600),
         3600..172_800 => format!("{}h {}m", s / 3600, (s / 60) % 60),

@@ -1,0 +1,170 @@
+//! The decision: plan, state and observation in; next state, actions and reasons out.
+//!
+//! One look makes at most one change of phase and then asks to be called again, so that a crash between any two looks
+//! leaves a state that the next look understands. What was seen decides, never what was done: an action is asked for
+//! until its effect is seen. Deliberately no I/O, clock or randomness.
+//!
+//! Reading order: `decide` below; `rest` (no rollout runs), `rollout` (one does), `evidence` (readings and verdicts), `weights` (gates and
+//! shares), `requests` (what people ask for).
+
+mod evidence;
+mod requests;
+mod rest;
+mod rollout;
+mod weights;
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::action::{Action, Decision, Order, Severity};
+use crate::observe::{Observation, Workload};
+use crate::plan::Plan;
+use crate::reason::Reason;
+use crate::state::{EndCause, Phase, Rollout, State, Version};
+use crate::units::{Timestamp, VersionName};
+
+/// What follows from the plan, what is remembered and what was seen, at `now`.
+///
+/// The same arguments give the same decision, bit for bit. Reasons are never empty.
+pub fn decide(plan: &Plan, state: &State, seen: &Observation, now: Timestamp) -> Decision {
+    let mut look = Look::new(plan, state, seen, now);
+    if let Some(obstacle) = &seen.obstacle {
+        look.say(Reason::Obstacle { code: obstacle.code.clone(), what: obstacle.what.clone() });
+        return look.decided(state);
+    }
+    if look.next.stable.is_none() {
+        look.adopt();
+    } else {
+        look.judge();
+        look.answer_requests();
+        look.go_on();
+    }
+    look.decided(state)
+}
+
+/// One look: the arguments, and the decision as it grows.
+struct Look<'a> {
+    plan: &'a Plan,
+    seen: &'a Observation,
+    now: Timestamp,
+    next: State,
+    actions: Vec<Action>,
+    reasons: Vec<Reason>,
+    order: Order,
+    wake_at: Option<Timestamp>,
+}
+
+impl<'a> Look<'a> {
+    fn new(plan: &'a Plan, state: &State, seen: &'a Observation, now: Timestamp) -> Self {
+        Self { plan, seen, now, next: state.clone(), actions: Vec::new(), reasons: Vec::new(), order: Order::StateFirst, wake_at: None }
+    }
+
+    /// One step on, from the phase that `judge` and `answer_requests` left.
+    fn go_on(&mut self) {
+        // The phase is taken out and put back, so that its data can be changed while the rest of the state is at hand.
+        let phase = core::mem::replace(&mut self.next.phase, Phase::Idle);
+        self.next.phase = match phase {
+            Phase::Idle => self.rest(Phase::Idle),
+            Phase::RolledBack { .. } => self.rest(phase),
+            Phase::Preparing(rollout) => self.prepare(rollout),
+            Phase::Progressing(rollout) => self.progress(rollout),
+            Phase::Paused(rollout, cause) => self.stay_paused(rollout, cause),
+            Phase::Promoting(rollout) => self.promote(rollout),
+            Phase::RollingBack(rollout, cause) => self.roll_back(rollout, cause),
+        };
+    }
+
+    /// Closes the look. A write is asked for, by the next sequence number, when something changed or is to be done.
+    fn decided(mut self, before: &State) -> Decision {
+        if self.reasons.is_empty() {
+            let stable = self.next.stable.as_ref().map(|s| s.name.clone());
+            self.reasons.push(stable.map_or(Reason::NoVersion { service: "the service".into() }, |stable| Reason::Serving { stable }));
+        }
+        if self.next != *before || !self.actions.is_empty() {
+            self.next.seq = before.seq + 1;
+        }
+        let wants_traffic = matches!(self.next.phase, Phase::Preparing(_) | Phase::Progressing(_) | Phase::Paused(..) | Phase::Promoting(_));
+        if self.next.phase.name() != before.phase.name() {
+            self.again();
+        }
+        Decision { next: self.next, actions: self.actions, order: self.order, wake_at: self.wake_at, wants_traffic, reasons: self.reasons }
+    }
+
+    fn say(&mut self, reason: Reason) {
+        self.reasons.push(reason);
+    }
+
+    fn tell(&mut self, severity: Severity, reason: Reason) {
+        self.actions.push(Action::Event { severity, reason: reason.clone() });
+        self.reasons.push(reason);
+    }
+
+    fn again(&mut self) {
+        self.wake_at = Some(self.now);
+    }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |w| w.min(at)));
+    }
+
+    fn wake_in(&mut self, left: Duration) {
+        self.wake(self.now.plus(left));
+    }
+
+    fn workload(&self, version: &Version) -> Option<&'a Workload> {
+        self.seen.workloads.iter().find(|w| w.version == version.name && w.name == version.workload)
+    }
+
+    /// Whatever keeps Serin from moving forward by its owner's or operator's will.
+    fn brake(&self) -> Option<Reason> {
+        if self.plan.spec().suspend {
+            return Some(Reason::Braked { by: "spec.suspend is set".into() });
+        }
+        self.seen.freeze.clone().map(|by| Reason::Braked { by })
+    }
+
+    /// The version that should be on trial, as plan and trigger say; `None`: none but what already is.
+    fn wanted(&self) -> Option<&'a Workload> {
+        let stable = self.next.stable.as_ref()?;
+        let fresh = |w: &&Workload| w.version != stable.name && !self.next.failed.contains(&version_of(w));
+        let present = self.seen.workloads.iter().filter(fresh);
+        match (&self.plan.spec().desired, self.plan.spec().trigger) {
+            (Some(desired), _) => present.filter(|w| w.version == *desired).max_by_key(|w| w.created),
+            (None, crate::plan::Trigger::Automatic) => {
+                present.filter(|w| !self.next.judged.contains(&version_of(w))).max_by_key(|w| w.created)
+            }
+            (None, crate::plan::Trigger::Manual) => None,
+        }
+    }
+
+    /// The version that takes the running rollout's place, if one does.
+    fn superseded(&self, rollout: &Rollout) -> Option<VersionName> {
+        if let Some(wanted) = self.wanted()
+            && version_of(wanted) != rollout.canary
+        {
+            return Some(wanted.version.clone());
+        }
+        let desired = self.plan.spec().desired.as_ref()?;
+        (*desired == rollout.stable.name).then(|| desired.clone())
+    }
+
+    /// Why the rollout must end now, whatever its step; the checks that need no statistics.
+    fn must_end(&self, rollout: &Rollout) -> Option<EndCause> {
+        if self.seen.routes.iter().any(|r| r.mark.as_ref() == Some(&rollout.uid)) {
+            return Some(EndCause::Mark);
+        }
+        let Some(canary) = self.workload(&rollout.canary) else {
+            return Some(EndCause::CanaryGone);
+        };
+        if let Some(by) = self.superseded(rollout) {
+            return Some(EndCause::Superseded { by });
+        }
+        let exposed = rollout.weight.seen.is_some() && rollout.weight.share > crate::units::Weight::ZERO;
+        (exposed && canary.capacity() == 0).then_some(EndCause::CanaryDown)
+    }
+}
+
+/// The identity of what a Deployment carries now.
+fn version_of(w: &Workload) -> Version {
+    Version { name: w.version.clone(), workload: w.name.clone(), hash: w.hash.clone() }
+}

@@ -1,0 +1,199 @@
+//! What people ask for: done, or refused with the reason; either way remembered, told and taken off the object.
+//!
+//! Deliberately moves no weight itself: a request changes phase or pace, and the phases do the rest.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::time::Duration;
+
+use super::Look;
+use crate::action::{Action, Severity};
+use crate::observe::{Request, RequestAction};
+use crate::reason::Reason;
+use crate::state::{EndCause, Handled, Hurry, PauseCause, Phase, REMEMBERED, Rollout, Target};
+use crate::units::Weight;
+
+/// A request older than this was meant for another situation.
+const TOO_OLD: Duration = Duration::from_secs(600);
+
+impl Look<'_> {
+    /// Abort first, then the others in their order.
+    pub(super) fn answer_requests(&mut self) {
+        let asked: alloc::vec::Vec<&Request> = self.seen.abort.iter().chain(&self.seen.requests).collect();
+        for request in asked {
+            if !self.next.handled.iter().any(|h| h.id == request.id) {
+                let result = self.fits(request).and_then(|()| self.carry_out(request));
+                self.close(request, result);
+            }
+            self.actions.push(Action::Handle { id: request.id.clone() });
+        }
+    }
+
+    fn close(&mut self, request: &Request, result: Result<String, String>) {
+        let (action, who, why) = (request.action.to_string(), request.who.clone(), request.why.clone());
+        let refused = result.as_ref().err().cloned();
+        match result {
+            Ok(effect) => self.tell(Severity::Normal, Reason::RequestDone { action, who, why, effect }),
+            Err(because) => self.tell(Severity::Warning, Reason::RequestRefused { action, who, because }),
+        }
+        let handled = Handled { id: request.id.clone(), action: request.action, who: request.who.clone(), at: self.now, refused };
+        self.next.handled.push(handled);
+        if self.next.handled.len() > REMEMBERED {
+            self.next.handled.remove(0);
+        }
+    }
+
+    /// Whether the request was meant for what is here now.
+    fn fits(&self, request: &Request) -> Result<(), String> {
+        let abort = matches!(request.action, RequestAction::Abort | RequestAction::AbortForced);
+        if !abort && self.now.since(request.at) > TOO_OLD {
+            return Err("it is older than ten minutes; ask again".into());
+        }
+        let Some(rollout) = self.next.rollout() else { return Ok(()) };
+        if !request.rollout.is_empty() && request.rollout != rollout.uid {
+            return Err(format!("it was meant for rollout {}, and {} runs", request.rollout, rollout.uid));
+        }
+        if let Some(step) = request.step
+            && !abort
+            && step != rollout.step
+        {
+            return Err(format!("it was meant for step {}, and step {} runs", step + 1, rollout.step + 1));
+        }
+        let forward = matches!(request.action, RequestAction::Promote | RequestAction::PromoteFull | RequestAction::Resume);
+        match self.brake() {
+            Some(brake) if forward => Err(brake.to_string()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The effect in words, or why there is none.
+    fn carry_out(&mut self, request: &Request) -> Result<String, String> {
+        let phase = core::mem::replace(&mut self.next.phase, Phase::Idle);
+        let (phase, result) = self.applied(phase, request);
+        self.next.phase = phase;
+        result
+    }
+
+    fn applied(&mut self, phase: Phase, request: &Request) -> (Phase, Result<String, String>) {
+        let who = request.who.clone();
+        match request.action {
+            RequestAction::Abort | RequestAction::AbortForced => self.abort(phase, request),
+            RequestAction::Pause => match phase {
+                Phase::Preparing(r) | Phase::Progressing(r) => {
+                    let effect = format!("{} stays at {}", r.canary, r.weight.share);
+                    (Phase::Paused(r, PauseCause::Person { who, why: request.why.clone(), at: self.now }), Ok(effect))
+                }
+                Phase::Promoting(r) if r.weight.share < Weight::ALL => {
+                    let effect = format!("{} stays at {}", r.canary, r.weight.share);
+                    (Phase::Paused(r, PauseCause::Person { who, why: request.why.clone(), at: self.now }), Ok(effect))
+                }
+                Phase::Paused(r, cause) => {
+                    let effect = format!("it is paused already: {cause}");
+                    (Phase::Paused(r, cause), Ok(effect))
+                }
+                Phase::Promoting(_) => (phase, Err("the canary has every request already; abort takes it back".into())),
+                Phase::Idle | Phase::RollingBack(..) | Phase::RolledBack { .. } => nothing_runs(phase, "pause"),
+            },
+            RequestAction::Resume => match phase {
+                Phase::Paused(r, cause) => self.resumed(r, &cause),
+                Phase::Preparing(_) | Phase::Progressing(_) | Phase::Promoting(_) => (phase, Ok("it is not paused".into())),
+                Phase::Idle | Phase::RollingBack(..) | Phase::RolledBack { .. } => nothing_runs(phase, "resume"),
+            },
+            RequestAction::Promote => self.hurried(phase, Hurry::Step { who }),
+            RequestAction::PromoteFull => self.hurried(phase, Hurry::All { who }),
+            RequestAction::Retry => match phase {
+                Phase::RolledBack { version, .. } => {
+                    let effect = format!("{version} may be tried again");
+                    self.next.failed.retain(|v| *v != version);
+                    self.next.judged.retain(|v| *v != version);
+                    (Phase::Idle, Ok(effect))
+                }
+                Phase::Idle | Phase::Preparing(_) | Phase::Progressing(_) | Phase::Paused(..) | Phase::Promoting(_) | Phase::RollingBack(..) => {
+                    (phase, Err("no version is rolled back".into()))
+                }
+            },
+        }
+    }
+
+    fn abort(&mut self, phase: Phase, request: &Request) -> (Phase, Result<String, String>) {
+        let (Phase::Preparing(r) | Phase::Progressing(r) | Phase::Paused(r, _) | Phase::Promoting(r)) = phase else {
+            return match phase {
+                Phase::RollingBack(..) => (phase, Ok("it goes back already".into())),
+                Phase::Idle | Phase::RolledBack { .. } | Phase::Preparing(_) | Phase::Progressing(_) | Phase::Paused(..) | Phase::Promoting(_) => {
+                    nothing_runs(phase, "abort")
+                }
+            };
+        };
+        let force = request.action == RequestAction::AbortForced;
+        let effect = format!("{} {} → 0 %", r.canary, r.weight.share);
+        let stable = r.stable.name.clone();
+        match self.end(r, EndCause::Abort { who: request.who.clone(), why: request.why.clone(), force }) {
+            phase @ Phase::RollingBack(..) => (phase, Ok(effect)),
+            phase => (phase, Err(format!("{stable} has no ready pod, so this would be the outage; serin abort --force does it all the same"))),
+        }
+    }
+
+    /// Where a pause ends: at the step it interrupted, with its weight set again if somebody moved it.
+    fn resumed(&mut self, mut r: Rollout, cause: &PauseCause) -> (Phase, Result<String, String>) {
+        let begun = r.weight != Target { share: Weight::ZERO, before: Weight::ZERO, seen: None };
+        if !begun {
+            let effect = format!("{} is prepared", r.canary);
+            return (Phase::Preparing(r), Ok(effect));
+        }
+        if let PauseCause::Plan { .. } = cause {
+            let effect = format!("{} goes on from {}", r.canary, r.weight.share);
+            return (self.advance(r), Ok(effect));
+        }
+        let promoting = r.weight.share == Weight::ALL;
+        let share = if promoting { Weight::ALL } else { self.plan.weight_at(r.step) };
+        let before = match cause {
+            PauseCause::Drift { to, .. } => *to,
+            PauseCause::Plan { .. } | PauseCause::Person { .. } | PauseCause::Adopted | PauseCause::Unreachable => r.weight.share,
+        };
+        let effect = format!("{} {before} → {share}", r.canary);
+        if before != share {
+            r.weight = Target { share, before, seen: None };
+            r.step_since = self.now;
+        }
+        if matches!(cause, PauseCause::Adopted) {
+            // The evidence of a rollout that was found begins with the consent to go on.
+            r.step_since = self.now;
+        }
+        (if promoting { Phase::Promoting(r) } else { Phase::Progressing(r) }, Ok(effect))
+    }
+
+    fn hurried(&mut self, phase: Phase, hurry: Hurry) -> (Phase, Result<String, String>) {
+        match phase {
+            Phase::Progressing(mut r) => {
+                let effect = format!("{} goes on from {} without waiting for evidence; harm still takes it back", r.canary, r.weight.share);
+                r.hurry = hurry;
+                (Phase::Progressing(r), Ok(effect))
+            }
+            Phase::Paused(mut r, cause) => {
+                if hurry != (Hurry::No) {
+                    let keep = matches!(hurry, Hurry::All { .. });
+                    // On a plan's pause "promote" means: leave the pause. Elsewhere it means: leave the step as well.
+                    if keep || !matches!(cause, PauseCause::Plan { .. }) {
+                        r.hurry = hurry;
+                    }
+                }
+                self.resumed(r, &cause)
+            }
+            Phase::Preparing(mut r) => {
+                let effect = format!("{} goes on as soon as it is prepared", r.canary);
+                r.hurry = hurry;
+                (Phase::Preparing(r), Ok(effect))
+            }
+            Phase::Promoting(r) => {
+                let effect = format!("{} is being promoted already", r.canary);
+                (Phase::Promoting(r), Ok(effect))
+            }
+            Phase::Idle | Phase::RollingBack(..) | Phase::RolledBack { .. } => nothing_runs(phase, "promote"),
+        }
+    }
+}
+
+fn nothing_runs(phase: Phase, what: &str) -> (Phase, Result<String, String>) {
+    let because = format!("no rollout runs that one could {what}; the phase is {}", phase.name());
+    (phase, Err(because))
+}

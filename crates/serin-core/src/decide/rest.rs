@@ -1,0 +1,180 @@
+//! No rollout runs: adoption of what is found, and the start of the next rollout.
+//!
+//! Deliberately moves no weight: what stands at rest is somebody's will.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use super::{Look, version_of};
+use crate::action::Severity;
+use crate::observe::Workload;
+use crate::plan::Step;
+use crate::reason::Reason;
+use crate::state::{Hurry, PauseCause, Phase, Rollout, Served, State, Target, Version};
+use crate::stats::{Analysis, Split};
+use crate::units::{VersionName, Weight};
+
+impl Look<'_> {
+    /// The first look: stable is the version with the most weight; all that is there counts as judged; a split that is
+    /// found is a rollout, paused.
+    pub(super) fn adopt(&mut self) {
+        let shares = self.shares_found();
+        let with_weight: Vec<&(VersionName, Weight)> = shares.iter().filter(|(_, w)| *w > Weight::ZERO).collect();
+        let stable = match with_weight.iter().max_by_key(|(_, w)| *w) {
+            Some((version, _)) => self.seen.workloads.iter().find(|w| w.version == *version),
+            // Without a route there is a stable version only if there is but one.
+            None if self.seen.workloads.len() == 1 => self.seen.workloads.first(),
+            None => None,
+        };
+        let Some(stable) = stable.map(version_of) else {
+            self.say(match (self.seen.workloads.is_empty(), with_weight.first()) {
+                (true, _) => Reason::NoVersion { service: "the service".into() },
+                (false, None) => Reason::NoRoute { service: "the service".into() },
+                (false, Some((v, w))) => Reason::Obstacle {
+                    code: "StableMissing".into(),
+                    what: format!("waits: the route gives {v} {w} of the requests, and no Deployment behind the service carries that version"),
+                },
+            });
+            return;
+        };
+        let canary = match with_weight.iter().filter(|(v, _)| *v != stable.name).collect::<Vec<_>>().as_slice() {
+            [] => None,
+            [(version, share)] => Some((version.clone(), *share)),
+            _ => {
+                self.say(Reason::Obstacle {
+                    code: "ManyVersions".into(),
+                    what: "waits: the route splits among more than two versions; give all but two a weight of 0".to_string(),
+                });
+                return;
+            }
+        };
+        self.next.judged = self.seen.workloads.iter().map(version_of).collect();
+        self.next.stable = Some(stable.clone());
+        let Some((version, share)) = canary else {
+            self.tell(Severity::Normal, Reason::Serving { stable: stable.name });
+            self.again();
+            return;
+        };
+        let Some(workload) = self.seen.workloads.iter().find(|w| w.version == version) else {
+            // The weight leads nowhere: said, and left, as nobody asked for a rollout.
+            self.say(Reason::DriftAtRest { manager: self.manager(), version, to: share });
+            return;
+        };
+        let step = self.first_step_of_at_least(share);
+        let mut rollout = self.new_rollout(&stable, workload);
+        rollout.step = step;
+        rollout.weight = Target { share, before: share, seen: Some(self.now) };
+        rollout.analysis.start_step();
+        self.tell(Severity::Normal, Reason::Adopted { stable: stable.name, canary: version, share, step });
+        self.next.phase = Phase::Paused(rollout, PauseCause::Adopted);
+    }
+
+    /// Idle or rolled back: starts the rollout of a wanted version, or says why none starts.
+    pub(super) fn rest(&mut self, phase: Phase) -> Phase {
+        let Some(stable) = self.next.stable.clone() else { return phase };
+        self.forget_the_gone();
+        match self.workload(&stable) {
+            Some(w) if w.hash != stable.hash => {
+                self.next.stable = Some(version_of(w));
+                self.next.judged.push(version_of(w));
+                self.tell(Severity::Warning, Reason::StableChanged { stable: stable.name.clone() });
+            }
+            Some(_) => {}
+            None => self.say(Reason::StableDown { stable: stable.name.clone() }),
+        }
+        let stray = self.shares_found().into_iter().find(|(v, w)| *v != stable.name && *w > Weight::ZERO);
+        let wanted = self.wanted();
+        if let Some((version, to)) = stray {
+            self.say(Reason::DriftAtRest { manager: self.manager(), version, to });
+        } else if let Some(wanted) = wanted {
+            return self.start(phase, wanted);
+        } else if let Some(desired) = self.plan.spec().desired.clone()
+            && desired != stable.name
+            && !self.seen.workloads.iter().any(|w| w.version == desired)
+        {
+            let present = self.seen.workloads.iter().map(|w| w.version.clone()).collect();
+            self.say(Reason::DesiredMissing { desired, present });
+        }
+        if let Phase::RolledBack { version, cause, .. } = &phase {
+            let why = cause.to_string();
+            self.say(Reason::TakenBack { canary: version.name.clone(), why });
+        }
+        phase
+    }
+
+    fn start(&mut self, phase: Phase, wanted: &Workload) -> Phase {
+        let Some(stable) = self.next.stable.clone() else { return phase };
+        if let Some(brake) = self.brake() {
+            self.say(brake);
+            return phase;
+        }
+        if self.seen.routes.is_empty() {
+            self.say(Reason::NoRoute { service: "the service".into() });
+            return phase;
+        }
+        let rollout = self.new_rollout(&stable, wanted);
+        self.next.rollouts += 1;
+        // From here on it is no news: only a change of its template makes it wanted again.
+        self.next.judged.push(rollout.canary.clone());
+        self.next.retirable.retain(|(v, _)| *v != rollout.canary.name);
+        self.tell(Severity::Normal, Reason::Started { stable: stable.name, canary: rollout.canary.name.clone() });
+        Phase::Preparing(rollout)
+    }
+
+    fn new_rollout(&self, stable: &Version, canary: &Workload) -> Rollout {
+        let capacity = self.workload(stable).map_or(0, Workload::capacity);
+        Rollout {
+            uid: format!("{}-{}-{}", canary.version, self.next.rollouts + 1, self.now.0),
+            canary: version_of(canary),
+            stable: stable.clone(),
+            started: self.now,
+            step: 0,
+            step_since: self.now,
+            weight: Target { share: Weight::ZERO, before: Weight::ZERO, seen: None },
+            full_size: capacity.max(1),
+            found_replicas: canary.replicas,
+            analysis: Analysis::new(self.plan.tests(), &[]),
+            split: Split::default(),
+            served: Served::default(),
+            last_traffic: None,
+            last_reading: None,
+            source: None,
+            hurry: Hurry::No,
+            bake: None,
+        }
+    }
+
+    fn first_step_of_at_least(&self, share: Weight) -> usize {
+        let steps = &self.plan.spec().steps;
+        let fits = |s: &Step| matches!(s, Step::Weight { weight, .. } if *weight >= share);
+        let last = || steps.iter().rposition(|s| matches!(s, Step::Weight { .. }));
+        steps.iter().position(fits).or_else(last).unwrap_or(0)
+    }
+
+    /// The largest share that any route gives each version.
+    fn shares_found(&self) -> Vec<(VersionName, Weight)> {
+        let mut found: Vec<(VersionName, Weight)> = Vec::new();
+        for (version, share) in self.seen.routes.iter().flat_map(|r| &r.splits).flat_map(|s| &s.shares) {
+            match found.iter_mut().find(|(v, _)| v == version) {
+                Some((_, most)) => *most = (*most).max(*share),
+                None => found.push((version.clone(), *share)),
+            }
+        }
+        found
+    }
+
+    /// A version whose Deployment is gone is news when it comes back, unless it failed.
+    fn forget_the_gone(&mut self) {
+        let present: Vec<Version> = self.seen.workloads.iter().map(version_of).collect();
+        let State { judged, retirable, .. } = &mut self.next;
+        judged.retain(|v| present.contains(v));
+        retirable.retain(|(v, _)| present.iter().any(|p| p.name == *v));
+    }
+
+    /// Who last wrote the routes, other than Serin.
+    pub(super) fn manager(&self) -> alloc::string::String {
+        let last = self.seen.routes.iter().filter_map(|r| r.manager.as_ref()).max_by_key(|(_, at)| *at);
+        last.map_or_else(|| "somebody".to_string(), |(who, _)| who.clone())
+    }
+}
