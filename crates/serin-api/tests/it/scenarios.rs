@@ -1,0 +1,249 @@
+//! Runs `tests/scenarios/*.toml` through the pure `decide`, in virtual time: as it is, and with a crash before and
+//! after every single effect. An invariant checker looks at every action.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serin_core::action::{Action, Decision, Order};
+use serin_core::decide::decide;
+use serin_core::observe::Traffic;
+use serin_core::plan::{Bad, Plan};
+use serin_core::state::{Phase, State};
+use serin_core::units::Weight;
+
+use crate::world::{START, Source, Story, World};
+
+/// Where a run is cut: the effect of that number, counting from 0, does or does not happen, and all that was to follow is lost.
+#[derive(Clone, Copy, Debug)]
+enum Crash {
+    Before(usize),
+    After(usize),
+}
+
+struct Run {
+    world: World,
+    state: State,
+    message: String,
+    events: Vec<String>,
+    journal: String,
+    effects: usize,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios")
+}
+
+fn stories() -> Vec<(String, Story)> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder()).expect("the scenarios' folder").map(|e| e.expect("an entry").path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "toml"));
+    files.sort();
+    let only = std::env::var("SCENARIO").ok();
+    let name = |f: &PathBuf| f.file_stem().expect("a name").to_string_lossy().into_owned();
+    files.retain(|f| only.as_ref().is_none_or(|o| name(f).contains(o.as_str())));
+    let read = |f: &PathBuf| toml::from_str(&std::fs::read_to_string(f).expect("a readable file")).unwrap_or_else(|e| panic!("{}: {e}", f.display()));
+    files.iter().map(|f| (name(f), read(f))).collect()
+}
+
+fn plan(spec: &serde_json::Value) -> Plan {
+    let spec: serin_api::CanaryReleaseSpec = serde_json::from_value(spec.clone()).expect("a spec of the CRD's shape");
+    serin_api::plan_of(&spec).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn edges(plan: &Plan) -> Vec<f64> {
+    plan.metrics().iter().filter_map(|m| if let Bad::SlowerThan { edge_ms } = m.bad { Some(edge_ms) } else { None }).collect()
+}
+
+/// Lets a story happen. The loop is the controller's: observe, decide, write, act, sleep.
+fn run(story: &Story, crash: Option<Crash>) -> Run {
+    let mut world = World::new(story);
+    let mut state = State::new();
+    let mut source = Source::default();
+    let mut out = Run { world: world.clone(), state: state.clone(), message: String::new(), events: Vec::new(), journal: String::new(), effects: 0 };
+    let end = START.plus(Duration::from_secs_f64(story.minutes * 60.0));
+    let mut next_poll = START;
+    let mut wants_traffic = false;
+    let mut looks_now = 0;
+    let mut wake = Some(START);
+    while world.now < end {
+        let due = [wake, wants_traffic.then_some(next_poll), world.next_change(), world.next_ready()];
+        let at = due.into_iter().flatten().min().unwrap_or(end).max(world.now).min(end);
+        looks_now = if at > world.now { 0 } else { looks_now + 1 };
+        assert!(looks_now < 100, "it never comes to rest at {:?}:\n{}", world.now, out.journal);
+        world.advance(at);
+        let plan = plan(&world.spec);
+        let mut traffic = Traffic::NotAsked;
+        if let Some(rollout) = state.rollout().filter(|_| wants_traffic && at >= next_poll) {
+            traffic = source.poll(&world, rollout.stable.name.as_str(), rollout.canary.name.as_str(), &edges(&plan));
+            next_poll = at.plus(plan.spec().interval);
+        }
+        let seen = world.observe(traffic);
+        let decision = decide(&plan, &state, &seen, world.now);
+        assert_eq!(decision, decide(&plan, &state, &seen, world.now), "the same arguments, another decision");
+        check(&plan, &world, &state, &decision, &out.journal);
+        if state.rollout().is_none() != decision.next.rollout().is_none() {
+            source = Source::default();
+            next_poll = world.now;
+        }
+        wants_traffic = decision.wants_traffic;
+        wake = decision.wake_at;
+        let changed = decision.next != state;
+        let message = decision.reasons.first().map(ToString::to_string).unwrap_or_default();
+        if message != out.message {
+            let _ = writeln!(out.journal, "{:>9.1} {:<12} {message}", at.since(START).as_secs_f64(), decision.next.phase.name());
+        }
+        out.message = message;
+        if !carry_out(&mut world, &mut state, decision, changed, crash, &mut out) {
+            // The process died and comes back with an empty memory but for the checkpoint.
+            source = Source::default();
+            wants_traffic = true;
+            next_poll = world.now;
+            wake = Some(world.now);
+        } else if changed && wake.is_none() {
+            // A write of the status or of an object wakes the controller, as in the cluster.
+            wake = Some(world.now);
+        }
+        wake = wake.filter(|w| *w > world.now || changed || looks_now == 0);
+    }
+    out.world = world;
+    out.state = state;
+    out
+}
+
+/// The write and the actions in their order; `false` when the crash came.
+fn carry_out(world: &mut World, state: &mut State, decision: Decision, changed: bool, crash: Option<Crash>, out: &mut Run) -> bool {
+    enum Effect {
+        Write,
+        Act(Action),
+    }
+    let (first, later): (Vec<Action>, Vec<Action>) = match decision.order {
+        Order::StateFirst => (Vec::new(), decision.actions),
+        Order::RouteFirst => decision.actions.into_iter().partition(|a| matches!(a, Action::SetWeights { .. })),
+    };
+    let write = changed.then_some(Effect::Write);
+    let effects = first.into_iter().map(Effect::Act).chain(write).chain(later.into_iter().map(Effect::Act));
+    for effect in effects {
+        let number = out.effects;
+        out.effects += 1;
+        if matches!(crash, Some(Crash::Before(n)) if n == number) {
+            return false;
+        }
+        match effect {
+            Effect::Write => {
+                // Through the checkpoint's own text, as a restart would read it.
+                *state = serin_api::state_of(&serin_api::checkpoint(&decision.next)).expect("our own checkpoint");
+                assert_eq!(*state, decision.next, "the checkpoint lost something");
+            }
+            Effect::Act(action) => {
+                if let Action::Event { reason, .. } = &action {
+                    out.events.push(format!("{}: {reason}", reason.code()));
+                }
+                world.act(&action);
+            }
+        }
+        if matches!(crash, Some(Crash::After(n)) if n == number) {
+            return false;
+        }
+    }
+    true
+}
+
+/// What must hold at every decision of every story.
+fn check(plan: &Plan, world: &World, state: &State, decision: &Decision, journal: &str) {
+    let braked = plan.spec().suspend || world.freeze.is_some();
+    for action in &decision.actions {
+        match action {
+            Action::SetWeights { route, canary, share, .. } => {
+                let route = world.routes.iter().find(|r| r.name == route.name).expect("an existing route");
+                let before = World::share(route, canary.as_str());
+                if *share <= before {
+                    continue;
+                }
+                let deployment = world.deployments.get(canary.as_str());
+                let ready = deployment.map_or(0, |d| d.ready(world.now));
+                let full = decision.next.rollout().map_or(1, |r| r.full_size);
+                assert!(!braked, "a weight goes up under the brake\n{journal}");
+                assert!(world.subsets.iter().any(|s| s == canary.as_str()), "a weight goes up without its subset\n{journal}");
+                assert!(route.weights.contains_key(canary.as_str()), "a weight goes up without its destination\n{journal}");
+                assert!(ready >= share.pods(full).max(1), "a weight goes up to {share} with {ready} of {full} pods\n{journal}");
+                let most = plan.shares().into_iter().filter(|s| *s < Weight::ALL).max().unwrap_or(Weight::ZERO);
+                assert!(*share <= most || matches!(decision.next.phase, Phase::Promoting(_)), "more weight than the plan has\n{journal}");
+            }
+            Action::Scale { workload, replicas } => {
+                let d = world.deployments.iter().find(|(v, _)| format!("my-app-{v}") == *workload).expect("a Deployment").1;
+                assert!(*replicas > d.replicas && d.scaled_by.is_none(), "scaled down, or somebody else's\n{journal}");
+            }
+            Action::Unscale { replicas, .. } => {
+                let found = state.rollout().expect("a rollout that ends").found_replicas;
+                assert!(*replicas >= found, "fewer pods than found\n{journal}");
+            }
+            Action::EnsureSubset { .. } => assert!(world.observe(Traffic::NotAsked).rules.refusal.is_none(), "a subset that may not be written\n{journal}"),
+            Action::EnsureDestination { .. } | Action::Event { .. } | Action::Handle { .. } => {}
+        }
+    }
+    assert!(!decision.reasons.is_empty(), "a decision without a reason\n{journal}");
+    assert!(decision.next.seq == state.seq || decision.next.seq == state.seq + 1, "the sequence jumps\n{journal}");
+    assert!(decision.actions.is_empty() || decision.next.seq > state.seq, "an action without a write before it\n{journal}");
+    if let (Phase::RollingBack(rollout, _), Order::RouteFirst) = (&decision.next.phase, decision.order) {
+        let mut after = world.clone();
+        decision.actions.iter().for_each(|a| after.act(a));
+        let canary = rollout.canary.name.as_str();
+        assert!(after.routes.iter().all(|r| World::share(r, canary) == Weight::ZERO), "an abort leaves weight\n{journal}");
+    }
+}
+
+fn ends_as_told(name: &str, story: &Story, run: &Run) {
+    let journal = &run.journal;
+    let end = &story.end;
+    assert_eq!(run.state.phase.name(), end.phase, "{name}: phase\n{journal}");
+    assert_eq!(run.state.stable.as_ref().map(|s| s.name.to_string()).as_deref(), Some(end.stable.as_str()), "{name}: stable\n{journal}");
+    for route in &run.world.routes {
+        for (version, percent) in &end.weights {
+            let share = World::share(route, version).fraction() * 100.0;
+            assert!((share - percent).abs() < 1e-6, "{name}: {version} has {share} % on {}, not {percent}\n{journal}", route.name);
+        }
+    }
+    for (version, pods) in &end.pods {
+        assert_eq!(run.world.deployments.get(version).map(|d| d.replicas), Some(*pods), "{name}: pods of {version}\n{journal}");
+    }
+    assert!(run.message.contains(&end.message), "{name}: the message is {:?}\n{journal}", run.message);
+    assert!(run.world.requests.is_empty(), "{name}: a request is left\n{journal}");
+}
+
+#[test]
+fn every_story_goes_as_told() {
+    let stories = stories();
+    assert!(!stories.is_empty());
+    for (name, story) in &stories {
+        let run = run(story, None);
+        if std::env::var("SCENARIO").is_ok() {
+            println!("{name}: {}\n{}", story.story, run.journal);
+        }
+        let fits = run.events.len() == story.events.len()
+            && run.events.iter().zip(&story.events).all(|(event, told)| match told.split_once(": ") {
+                Some((code, part)) => event.split_once(": ").is_some_and(|(c, text)| c == code && text.contains(part)),
+                None => event.split_once(": ").is_some_and(|(c, _)| c == told),
+            });
+        assert!(fits, "{name}: {}\ntold:\n  {}\nhappened:\n  {}\njournal:\n{}", story.story, story.events.join("\n  "), run.events.join("\n  "), run.journal);
+        ends_as_told(name, story, &run);
+    }
+    println!("{} stories", stories.len());
+}
+
+#[test]
+fn a_crash_at_any_effect_changes_no_end() {
+    let mut crashes = 0;
+    for (name, story) in &stories() {
+        let effects = run(story, None).effects;
+        // Judged batches are writes too: of a long row of them every 7th is cut, the first 60 effects all.
+        let cuts = (0..effects).filter(|n| *n < 60 || n % 7 == 0);
+        for n in cuts {
+            for crash in [Crash::Before(n), Crash::After(n)] {
+                let cut = run(story, Some(crash));
+                ends_as_told(&format!("{name}, {crash:?}"), story, &cut);
+                crashes += 1;
+            }
+        }
+    }
+    println!("{crashes} crashes");
+}

@@ -1,0 +1,515 @@
+//! A small world for scenarios: versions with pods, routes, callers and a source of metrics, in virtual time.
+//!
+//! Included by the pure runner (`crates/serin-api/tests`) and by the controller's (`crates/serin-controller/tests`).
+//! Traffic is exact, without chance: 50 requests a second at 10 % are 5 a second, and 1 % of errors is one in a hundred.
+//! Deliberately knows nothing of how Serin decides.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serin_core::action::{Action, Guard};
+use serin_core::observe::{ArmCounts, Observation, Reading, Request, RequestAction, Route, Rules, SourceProblem, Split, Traffic, Workload};
+use serin_core::units::{ObjectName, Timestamp, VersionName, Weight};
+
+/// One file of this folder.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Story {
+    /// What happens, as one sentence.
+    pub story: String,
+    /// How long it lasts, in minutes.
+    pub minutes: f64,
+    /// Requests per second to the service.
+    pub rate: f64,
+    /// The CanaryRelease's spec.
+    pub spec: serde_json::Value,
+    /// What is there at the beginning.
+    pub versions: BTreeMap<String, Version>,
+    /// VirtualServices by name; by default one, `my-app`.
+    #[serde(default = "one_route")]
+    pub routes: Vec<String>,
+    /// Which versions have a subset at the beginning; by default all that are there.
+    pub subsets: Option<Vec<String>>,
+    /// Why no subset may be written, if so.
+    pub no_subsets: Option<String>,
+    /// What happens later.
+    #[serde(default)]
+    pub then: Vec<Change>,
+    /// All events, in order: `Code: a part of the sentence`.
+    pub events: Vec<String>,
+    /// What must be so at the end.
+    pub end: End,
+}
+
+fn one_route() -> Vec<String> {
+    vec!["my-app".into()]
+}
+
+/// A version and its Deployment `my-app-VERSION`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Version {
+    /// Replicas asked for.
+    pub pods: Option<u32>,
+    /// Pods that can become ready at most.
+    pub ready: Option<u32>,
+    /// Weight on every route at the beginning.
+    pub weight: Option<u32>,
+    /// Share of requests that fail, as `0.5%`.
+    pub errors: Option<String>,
+    /// Share of requests slower than any edge.
+    pub slow: Option<String>,
+    /// Changes the pod template.
+    pub template: Option<String>,
+    /// Who else sets the replicas.
+    pub scaled_by: Option<String>,
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// When, in seconds from the beginning.
+    pub at: f64,
+    /// A Deployment appears, or changes in the fields given.
+    #[serde(default)]
+    pub versions: BTreeMap<String, Version>,
+    /// A Deployment goes.
+    pub gone: Option<String>,
+    /// Somebody writes weights.
+    pub weights: Option<BTreeMap<String, u32>>,
+    /// Who writes them.
+    pub by: Option<String>,
+    /// A person's request: `resume`, `promote`, `promote --full`, `pause`, `retry`, `abort`, `abort --force`.
+    pub request: Option<String>,
+    /// The rollout the request means, if not whatever runs.
+    pub rollout: Option<String>,
+    /// `down`, `stale`, `missing`, `ok`.
+    pub source: Option<String>,
+    /// Requests per second from now on.
+    pub rate: Option<f64>,
+    /// Fields of the spec that change.
+    pub spec: Option<serde_json::Value>,
+    /// A freeze by its reason; empty: thawed.
+    pub freeze: Option<String>,
+    /// An abort made on the routes themselves, as `serin abort` does without a controller.
+    #[serde(default)]
+    pub abort_on_route: bool,
+    /// From now on callers find no cluster for this version for so many seconds after its weight rose.
+    pub no_cluster: Option<f64>,
+}
+
+/// What must be so at the end.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct End {
+    /// The phase.
+    pub phase: String,
+    /// The stable version.
+    pub stable: String,
+    /// Weights of the first route, as percent shares.
+    pub weights: BTreeMap<String, f64>,
+    /// A part of the message.
+    #[serde(default)]
+    pub message: String,
+    /// Replicas of Deployments.
+    #[serde(default)]
+    pub pods: BTreeMap<String, u32>,
+}
+
+/// A Deployment of the world.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// Replicas asked for.
+    pub replicas: u32,
+    /// How many can be ready.
+    pub ready_limit: u32,
+    /// When each change of replicas becomes real.
+    pub ready_at: Timestamp,
+    /// Ready before that.
+    pub ready_before: u32,
+    /// Share of errors.
+    pub errors: f64,
+    /// Share of slow requests.
+    pub slow: f64,
+    /// Hash of the template.
+    pub hash: String,
+    /// When it appeared.
+    pub created: Timestamp,
+    /// Who else sets its replicas.
+    pub scaled_by: Option<String>,
+}
+
+impl Deployment {
+    /// Ready pods at `now`.
+    pub fn ready(&self, now: Timestamp) -> u32 {
+        let now_ready = if now >= self.ready_at { self.replicas } else { self.ready_before.min(self.replicas) };
+        now_ready.min(self.ready_limit)
+    }
+}
+
+/// A VirtualService of the world: weights by version.
+#[derive(Clone, Debug)]
+pub struct WorldRoute {
+    /// Its name.
+    pub name: String,
+    /// Weights by version; a version that is not named has no destination.
+    pub weights: BTreeMap<String, u32>,
+    /// Changes with each write.
+    pub resource_version: u64,
+    /// Who wrote last.
+    pub manager: Option<(String, Timestamp)>,
+    /// The abort mark.
+    pub mark: Option<String>,
+}
+
+/// Everything that Serin can see or touch.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The virtual time.
+    pub now: Timestamp,
+    /// Deployments by version.
+    pub deployments: BTreeMap<String, Deployment>,
+    /// VirtualServices.
+    pub routes: Vec<WorldRoute>,
+    /// Versions that have a subset.
+    pub subsets: Vec<String>,
+    /// The CanaryRelease's spec.
+    pub spec: serde_json::Value,
+    /// Requests that are not handled.
+    pub requests: Vec<Request>,
+    /// A freeze.
+    pub freeze: Option<String>,
+    /// The source's trouble.
+    pub source: Option<SourceProblem>,
+    no_subsets: Option<String>,
+    rate: f64,
+    no_cluster: Option<f64>,
+    no_cluster_until: Timestamp,
+    totals: BTreeMap<String, ArmCounts>,
+    nc_total: f64,
+    uh_total: f64,
+    next_request: u32,
+    then: Vec<Change>,
+}
+
+/// The beginning of every story.
+pub const START: Timestamp = Timestamp(1_700_000_000_000);
+const POD_START: Duration = Duration::from_secs(2);
+
+fn share(text: Option<&String>) -> Option<f64> {
+    text.map(|t| t.trim_end_matches('%').parse::<f64>().expect("a share such as 0.5%") / 100.0)
+}
+
+impl World {
+    /// The world at the beginning of a story.
+    pub fn new(story: &Story) -> Self {
+        let mut world = Self {
+            now: START,
+            deployments: BTreeMap::new(),
+            routes: Vec::new(),
+            subsets: story.subsets.clone().unwrap_or_else(|| story.versions.keys().cloned().collect()),
+            spec: story.spec.clone(),
+            requests: Vec::new(),
+            freeze: None,
+            source: None,
+            no_subsets: story.no_subsets.clone(),
+            rate: story.rate,
+            no_cluster: None,
+            no_cluster_until: START,
+            totals: BTreeMap::new(),
+            nc_total: 0.0,
+            uh_total: 0.0,
+            next_request: 1,
+            then: story.then.clone(),
+        };
+        let weights: BTreeMap<String, u32> = story.versions.iter().filter_map(|(v, d)| Some((v.clone(), d.weight?))).collect();
+        for name in &story.routes {
+            world.routes.push(WorldRoute { name: name.clone(), weights: weights.clone(), resource_version: 1, manager: None, mark: None });
+        }
+        for (name, version) in &story.versions {
+            world.upsert(name, version);
+            if let Some(d) = world.deployments.get_mut(name) {
+                d.ready_at = START;
+            }
+        }
+        world.then.sort_by(|a, b| a.at.total_cmp(&b.at));
+        world
+    }
+
+    fn upsert(&mut self, name: &str, v: &Version) {
+        let now = self.now;
+        let fresh = || Deployment {
+            replicas: 1,
+            ready_limit: u32::MAX,
+            ready_at: now.plus(POD_START),
+            ready_before: 0,
+            errors: 0.0,
+            slow: 0.0,
+            hash: "a".into(),
+            created: now,
+            scaled_by: None,
+        };
+        let d = self.deployments.entry(name.into()).or_insert_with(fresh);
+        if let Some(pods) = v.pods {
+            d.ready_before = d.ready(now);
+            d.replicas = pods;
+            d.ready_at = now.plus(POD_START);
+        }
+        d.ready_limit = v.ready.unwrap_or(d.ready_limit);
+        d.errors = share(v.errors.as_ref()).unwrap_or(d.errors);
+        d.slow = share(v.slow.as_ref()).unwrap_or(d.slow);
+        d.hash = v.template.clone().unwrap_or_else(|| d.hash.clone());
+        d.scaled_by = v.scaled_by.clone().or_else(|| d.scaled_by.clone());
+    }
+
+    /// When the next change of the story is due.
+    pub fn next_change(&self) -> Option<Timestamp> {
+        self.then.first().map(|c| START.plus(Duration::from_secs_f64(c.at)))
+    }
+
+    /// When pods that start next become ready.
+    pub fn next_ready(&self) -> Option<Timestamp> {
+        self.deployments.values().map(|d| d.ready_at).filter(|at| *at > self.now).min()
+    }
+
+    /// Lets callers call until `to`, and makes the changes that are due then.
+    pub fn advance(&mut self, to: Timestamp) {
+        while let Some(due) = self.next_change().filter(|due| *due <= to) {
+            self.flow(due);
+            let change = self.then.remove(0);
+            self.make(&change);
+        }
+        self.flow(to);
+    }
+
+    /// Requests between `now` and `to`, split as the first route says.
+    fn flow(&mut self, to: Timestamp) {
+        let seconds = to.since(self.now).as_secs_f64();
+        let (from, rate) = (self.now, self.rate);
+        self.now = self.now.max(to);
+        let Some(route) = self.routes.first() else { return };
+        let total: u32 = route.weights.values().sum();
+        for (version, weight) in &route.weights {
+            let n = if total == 0 { 0.0 } else { rate * seconds * f64::from(*weight) / f64::from(total) };
+            let Some(d) = self.deployments.get(version).filter(|d| d.ready(from) > 0) else {
+                self.uh_total += n;
+                continue;
+            };
+            let slow = d.slow;
+            if self.no_cluster.is_some() && from < self.no_cluster_until && *version != "v1" {
+                self.nc_total += n;
+                continue;
+            }
+            let sum = self.totals.entry(version.clone()).or_default();
+            sum.n += n;
+            sum.errors += n * d.errors;
+            match sum.slower.first_mut() {
+                Some((_, x)) => *x += n * slow,
+                None => sum.slower.push((0.0, n * slow)),
+            }
+        }
+    }
+
+    fn make(&mut self, change: &Change) {
+        let now = self.now;
+        for (name, version) in &change.versions {
+            self.upsert(name, version);
+        }
+        if let Some(gone) = &change.gone {
+            self.deployments.remove(gone);
+        }
+        if let Some(weights) = &change.weights {
+            for route in &mut self.routes {
+                for (v, w) in weights {
+                    route.weights.insert(v.clone(), *w);
+                }
+                route.resource_version += 1;
+                route.manager = Some((change.by.clone().unwrap_or_else(|| "kubectl-edit".into()), now));
+            }
+        }
+        if let Some(request) = &change.request {
+            let action = match request.as_str() {
+                "resume" => RequestAction::Resume,
+                "promote" => RequestAction::Promote,
+                "promote --full" => RequestAction::PromoteFull,
+                "pause" => RequestAction::Pause,
+                "retry" => RequestAction::Retry,
+                "abort" => RequestAction::Abort,
+                "abort --force" => RequestAction::AbortForced,
+                other => panic!("no such request: {other}"),
+            };
+            let id = format!("r{}", self.next_request);
+            self.next_request += 1;
+            let rollout = change.rollout.clone().unwrap_or_default();
+            self.requests.push(Request { id, action, rollout, step: None, who: "ann".into(), why: String::new(), at: now });
+        }
+        match change.source.as_deref() {
+            None => {}
+            Some("ok") => self.source = None,
+            Some("down") => self.source = Some(SourceProblem::Unreachable { what: "connection refused".into() }),
+            Some("stale") => self.source = Some(SourceProblem::Stale { age_s: 90 }),
+            Some("missing") => self.source = Some(SourceProblem::Missing { what: "no istio_requests_total".into() }),
+            Some(other) => panic!("no such source: {other}"),
+        }
+        self.rate = change.rate.unwrap_or(self.rate);
+        self.no_cluster = change.no_cluster.or(self.no_cluster);
+        if let Some(serde_json::Value::Object(fields)) = &change.spec {
+            for (k, v) in fields {
+                self.spec[k] = v.clone();
+            }
+        }
+        if let Some(freeze) = &change.freeze {
+            self.freeze = (!freeze.is_empty()).then(|| freeze.clone());
+        }
+        if change.abort_on_route {
+            let uid = change.rollout.clone();
+            for route in &mut self.routes {
+                let sum: u32 = route.weights.values().sum();
+                let last = route.weights.keys().next_back().cloned().expect("a route with versions");
+                let stable = route.weights.keys().find(|v| **v != last).cloned().expect("two versions");
+                route.weights = [(stable, sum), (last, 0)].into();
+                route.resource_version += 1;
+                route.manager = Some(("serin".into(), now));
+                route.mark = uid.clone();
+            }
+        }
+    }
+
+    /// The share of a version on a route.
+    pub fn share(route: &WorldRoute, version: &str) -> Weight {
+        let total: u32 = route.weights.values().sum();
+        Weight::of(u64::from(route.weights.get(version).copied().unwrap_or(0)), u64::from(total))
+    }
+
+    /// Counters of a version since the beginning, as a proxy would count them.
+    pub fn counters(&self, version: &str) -> ArmCounts {
+        self.totals.get(version).cloned().unwrap_or_default()
+    }
+
+    /// What Serin sees, but for the traffic.
+    pub fn observe(&self, traffic: Traffic) -> Observation {
+        let name = |v: &str| VersionName::new(v).expect("a version's name");
+        let mut workloads: Vec<Workload> = self
+            .deployments
+            .iter()
+            .map(|(v, d)| Workload {
+                version: name(v),
+                name: format!("my-app-{v}"),
+                hash: d.hash.clone(),
+                replicas: d.replicas,
+                ready: d.ready(self.now),
+                endpoints: d.ready(self.now),
+                created: d.created,
+                scaled_by: d.scaled_by.clone(),
+            })
+            .collect();
+        workloads.sort_by_key(|w| w.created);
+        let route = |r: &WorldRoute| Route {
+            object: ObjectName { namespace: "default".into(), name: r.name.clone() },
+            resource_version: r.resource_version.to_string(),
+            splits: vec![Split {
+                label: "spec.http[0]".into(),
+                shares: r.weights.keys().map(|v| (name(v), Self::share(r, v))).collect(),
+            }],
+            manager: r.manager.clone(),
+            mark: r.mark.clone(),
+        };
+        let (abort, requests) = self.requests.iter().cloned().partition::<Vec<_>, _>(|r| matches!(r.action, RequestAction::Abort | RequestAction::AbortForced));
+        Observation {
+            at: self.now,
+            workloads,
+            routes: self.routes.iter().map(route).collect(),
+            rules: Rules { subsets: self.subsets.iter().map(|v| name(v)).collect(), refusal: self.no_subsets.clone() },
+            traffic,
+            requests,
+            abort: abort.into_iter().next(),
+            freeze: self.freeze.clone(),
+            obstacle: None,
+        }
+    }
+
+    /// Carries out an action, as the controller would.
+    pub fn act(&mut self, action: &Action) {
+        match action {
+            Action::EnsureSubset { canary, .. } => {
+                if !self.subsets.contains(&canary.to_string()) {
+                    self.subsets.push(canary.to_string());
+                }
+            }
+            Action::EnsureDestination { route, canary, .. } => {
+                if let Some(r) = self.routes.iter_mut().find(|r| r.name == route.name) {
+                    r.weights.entry(canary.to_string()).or_insert(0);
+                    r.resource_version += 1;
+                    r.manager = Some(("serin".into(), self.now));
+                }
+            }
+            Action::SetWeights { route, stable, canary, share, guard } => {
+                let now = self.now;
+                let rising = self.no_cluster;
+                let Some(r) = self.routes.iter_mut().find(|r| r.name == route.name) else { return };
+                if let Guard::Forward { resource_version } = guard
+                    && *resource_version != r.resource_version.to_string()
+                {
+                    return;
+                }
+                if let Some(seconds) = rising.filter(|_| *share > Self::share(r, canary.as_str())) {
+                    self.no_cluster_until = now.plus(Duration::from_secs_f64(seconds));
+                }
+                r.weights.insert(canary.to_string(), share.parts());
+                r.weights.insert(stable.to_string(), share.rest().parts());
+                r.resource_version += 1;
+                r.manager = Some(("serin".into(), now));
+                if let Guard::Abort { rollout } = guard {
+                    r.mark = Some(rollout.clone());
+                }
+            }
+            Action::Scale { workload, replicas } | Action::Unscale { workload, replicas } => {
+                let now = self.now;
+                if let Some((_, d)) = self.deployments.iter_mut().find(|(v, _)| format!("my-app-{v}") == *workload) {
+                    d.ready_before = d.ready(now);
+                    d.replicas = *replicas;
+                    d.ready_at = now.plus(POD_START);
+                }
+            }
+            Action::Event { .. } => {}
+            Action::Handle { id } => self.requests.retain(|r| r.id != *id),
+        }
+    }
+}
+
+/// Reads the world's counters as a source does: increments since the last reading; a restart drops the gap.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    last: Option<(Timestamp, BTreeMap<String, ArmCounts>, f64, f64)>,
+}
+
+impl Source {
+    /// One reading for two arms, with the plan's edges.
+    pub fn poll(&mut self, world: &World, stable: &str, canary: &str, edges: &[f64]) -> Traffic {
+        if let Some(problem) = &world.source {
+            return Traffic::Problem(problem.clone());
+        }
+        let before = self.last.replace((world.now, world.totals.clone(), world.nc_total, world.uh_total));
+        let (from, totals, nc, uh) = before.unwrap_or_else(|| (world.now, world.totals.clone(), world.nc_total, world.uh_total));
+        let arm = |v: &str| {
+            let (new, old) = (world.counters(v), totals.get(v).cloned().unwrap_or_default());
+            let slow = |c: &ArmCounts| c.slower.first().map_or(0.0, |(_, x)| *x);
+            ArmCounts {
+                n: new.n - old.n,
+                errors: new.errors - old.errors,
+                slower: edges.iter().map(|e| (*e, slow(&new) - slow(&old))).collect(),
+            }
+        };
+        Traffic::Read(Reading {
+            from,
+            to: world.now,
+            stable: arm(stable),
+            canary: arm(canary),
+            history: Vec::new(),
+            no_healthy_upstream: world.uh_total - uh,
+            no_cluster: world.nc_total - nc,
+        })
+    }
+}
