@@ -10,6 +10,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod route;
 pub mod units;
 pub mod plan;
 pub mod observe;

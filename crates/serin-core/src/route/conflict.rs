@@ -1,0 +1,117 @@
+//! VirtualServices together: which of them the same callers would use for one host, and who delegates to whom.
+//!
+//! For a sidecar the oldest VirtualService of a host wins entirely, and the others might as well not be there; at a gateway
+//! they are merged. A pair of one for the mesh and one for a gateway is the usual way to serve both, and no conflict. A
+//! pattern and a host within it are none either: the more specific one wins, for every caller alike.
+//!
+//! Deliberately no Gateway objects: whether a gateway exists, and serves the host, is the linter's work.
+
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde_json::Value;
+
+use super::host::resolve;
+use super::json::{age_key, list, namespace, object_name, text, texts};
+use super::problem::{Place, RouteProblem};
+use super::rules::export_to;
+use super::structure::MESH;
+use super::survey::VIRTUAL_SERVICE;
+use crate::units::ObjectName;
+
+/// Every pair of VirtualServices of which at least one is in `ours` that the same callers would use for one host. `all` are
+/// all VirtualServices that are known, those of `ours` among them.
+pub fn same_host(all: &[Value], ours: &[ObjectName]) -> Vec<RouteProblem> {
+    let mut sorted: Vec<&Value> = all.iter().filter(|vs| !is_delegate(vs)).collect();
+    sorted.sort_by_key(|vs| age_key(vs));
+    let bindings: Vec<Binding<'_>> = sorted.into_iter().map(Binding::of).collect();
+    let mut problems = Vec::new();
+    for (place, older) in bindings.iter().enumerate() {
+        for younger in bindings.iter().skip(place + 1) {
+            if !ours.contains(&older.name) && !ours.contains(&younger.name) {
+                continue;
+            }
+            let Some(host) = older.hosts.intersection(&younger.hosts).next() else { continue };
+            let Some(gateway) = older.gateways.iter().find(|gateway| younger.gateways.contains(*gateway) && older.meets(younger)) else { continue };
+            let merged = gateway != MESH;
+            let callers = if merged { format!("gateway {gateway}") } else { "the mesh".to_owned() };
+            let place = |binding: &Binding<'_>| Place::whole(VIRTUAL_SERVICE, binding.object);
+            problems.push(RouteProblem::SameHost { at: place(older), other: place(younger), host: host.clone(), callers, merged });
+        }
+    }
+    problems
+}
+
+/// Whether it is a delegate: it has no hosts of its own.
+pub fn is_delegate(vs: &Value) -> bool {
+    list(vs, "/spec/hosts").is_empty()
+}
+
+/// The VirtualServices that delegate to `delegate`, and may: it is exported to their namespace.
+pub fn roots_of<'a>(all: &'a [Value], delegate: &Value) -> Vec<&'a Value> {
+    let name = object_name(delegate);
+    let exports = export_to(delegate);
+    let delegates = |root: &&Value| {
+        let visible = exports.contains("*") || exports.contains(namespace(root));
+        visible && list(root, "/spec/http").iter().any(|route| delegate_of(root, route).as_ref() == Some(&name))
+    };
+    all.iter().filter(|root| !is_delegate(root)).filter(delegates).collect()
+}
+
+/// A delegate that nobody delegates to, as a refusal.
+pub fn unused_delegate(all: &[Value], vs: &Value) -> Option<RouteProblem> {
+    let unused = is_delegate(vs) && roots_of(all, vs).is_empty();
+    unused.then(|| RouteProblem::UnusedDelegate { at: Place::whole(VIRTUAL_SERVICE, vs) })
+}
+
+/// The VirtualService that a route delegates to, if it does.
+pub fn delegate_of(root: &Value, route: &Value) -> Option<ObjectName> {
+    let name = text(route, "/delegate/name")?.to_owned();
+    Some(ObjectName { namespace: text(route, "/delegate/namespace").unwrap_or_else(|| namespace(root)).to_owned(), name })
+}
+
+/// The gateways that a VirtualService is bound to: `mesh`, or `NAMESPACE/NAME`.
+pub fn gateways(vs: &Value) -> BTreeSet<String> {
+    let named: BTreeSet<String> = texts(vs, "/spec/gateways").map(|gateway| gateway_name(gateway, namespace(vs))).collect();
+    if named.is_empty() { BTreeSet::from([MESH.to_owned()]) } else { named }
+}
+
+/// `resolveGatewayName`, Istio 1.31: a bare name is of the object's namespace; the old `NAME.NAMESPACE…` form is still read.
+fn gateway_name(written: &str, namespace: &str) -> String {
+    if written == MESH {
+        return written.to_owned();
+    }
+    match written.split_once('/') {
+        Some((".", name)) => format!("{namespace}/{name}"),
+        Some(_) => written.to_owned(),
+        None => match written.split_once('.') {
+            Some((name, rest)) => format!("{}/{name}", rest.split('.').next().unwrap_or(rest)),
+            None => format!("{namespace}/{written}"),
+        },
+    }
+}
+
+/// For whom a VirtualService routes which hosts.
+struct Binding<'a> {
+    object: &'a Value,
+    name: ObjectName,
+    hosts: BTreeSet<String>,
+    gateways: BTreeSet<String>,
+    exports: BTreeSet<String>,
+}
+
+impl<'a> Binding<'a> {
+    fn of(vs: &'a Value) -> Self {
+        let hosts = texts(vs, "/spec/hosts").map(|host| resolve(host, namespace(vs))).collect();
+        Self { object: vs, name: object_name(vs), hosts, gateways: gateways(vs), exports: export_to(vs) }
+    }
+
+    /// Whether some namespace sees both.
+    fn meets(&self, other: &Self) -> bool {
+        let all = |b: &Self| b.exports.contains("*");
+        all(self) || all(other) || !self.exports.is_disjoint(&other.exports)
+    }
+}
