@@ -18,7 +18,7 @@ use core::time::Duration;
 
 use crate::action::{Action, Decision, Order, Severity};
 use crate::observe::{Observation, Workload};
-use crate::plan::Plan;
+use crate::plan::{Plan, Trigger};
 use crate::reason::Reason;
 use crate::state::{EndCause, Phase, Rollout, State, Version};
 use crate::units::{Timestamp, VersionName};
@@ -35,6 +35,7 @@ pub fn decide(plan: &Plan, state: &State, seen: &Observation, now: Timestamp) ->
     if look.next.stable.is_none() {
         look.adopt();
     } else {
+        look.note_what_is_desired();
         look.judge();
         look.answer_requests();
         look.go_on();
@@ -127,13 +128,20 @@ impl<'a> Look<'a> {
     fn wanted(&self) -> Option<&'a Workload> {
         let stable = self.next.stable.as_ref()?;
         let fresh = |w: &&Workload| w.version != stable.name && !self.next.failed.contains(&version_of(w));
-        let present = self.seen.workloads.iter().filter(fresh);
+        let news = self.seen.workloads.iter().filter(fresh).filter(|w| !self.next.judged.contains(&version_of(w)));
         match (&self.plan.spec().desired, self.plan.spec().trigger) {
-            (Some(desired), _) => present.filter(|w| w.version == *desired).max_by_key(|w| w.created),
-            (None, crate::plan::Trigger::Automatic) => {
-                present.filter(|w| !self.next.judged.contains(&version_of(w))).max_by_key(|w| w.created)
-            }
-            (None, crate::plan::Trigger::Manual) => None,
+            (Some(desired), _) => news.filter(|w| w.version == *desired).max_by_key(|w| w.created),
+            (None, Trigger::Automatic) => news.max_by_key(|w| w.created),
+            (None, Trigger::Manual) => None,
+        }
+    }
+
+    /// A change of `desired` makes that version news again, even one that was there from the beginning.
+    fn note_what_is_desired(&mut self) {
+        let desired = &self.plan.spec().desired;
+        if self.next.desired != *desired {
+            self.next.judged.retain(|v| Some(&v.name) != desired.as_ref());
+            self.next.desired = desired.clone();
         }
     }
 
@@ -159,8 +167,7 @@ impl<'a> Look<'a> {
         if let Some(by) = self.superseded(rollout) {
             return Some(EndCause::Superseded { by });
         }
-        let exposed = rollout.weight.seen.is_some() && rollout.weight.share > crate::units::Weight::ZERO;
-        (exposed && canary.capacity() == 0).then_some(EndCause::CanaryDown)
+        (canary.capacity() == 0 && self.routes_send_to(rollout)).then_some(EndCause::CanaryDown)
     }
 }
 

@@ -196,6 +196,9 @@ impl Plan {
                     if *weight < highest {
                         problem(format!("spec.steps[{i}].weight"), "lower than a step before it: steps only go up; an abort goes down by itself");
                     }
+                    if *weight == Weight::ZERO && *confirm {
+                        problem(format!("spec.steps[{i}].confirm"), "at weight 0 no request reaches the canary, so nothing can be confirmed: leave confirm out");
+                    }
                     highest = highest.max(*weight);
                     if let Some(longest) = max_wait {
                         if !confirm {

@@ -26,6 +26,8 @@ pub enum Reason {
     NoVersion { service: String },
     /// The wanted version has no Deployment.
     DesiredMissing { desired: VersionName, present: Vec<VersionName> },
+    /// The wanted version was there when Serin came, so it starts nothing by itself.
+    DesiredJudged { desired: VersionName },
     /// Something makes work impossible.
     Obstacle { code: String, what: String },
     /// The owner's brake, or a freeze.
@@ -78,6 +80,8 @@ pub enum Reason {
     WaitsForSource { since: Duration },
     /// The source does not answer.
     Source { problem: SourceProblem, since: Duration },
+    /// Requests were refused for want of a healthy pod, though both versions have ready ones.
+    Unattributed { requests: f64 },
     /// The share that is seen is not the one that is set.
     ShareOff { set: Weight, seen: f64, canary: f64, total: f64 },
     /// Stable fails too.
@@ -179,6 +183,7 @@ impl Reason {
             Self::Serving { .. } => "Serving",
             Self::NoVersion { .. } => "NoVersion",
             Self::DesiredMissing { .. } => "DesiredMissing",
+            Self::DesiredJudged { .. } => "DesiredJudged",
             Self::Obstacle { code, .. } => code,
             Self::Braked { .. } => "Braked",
             Self::TakenBack { .. } => "TakenBack",
@@ -205,6 +210,7 @@ impl Reason {
             Self::Source { problem: SourceProblem::Unreachable { .. }, .. } => "SourceUnreachable",
             Self::Source { problem: SourceProblem::Stale { .. }, .. } => "SourceStale",
             Self::Source { problem: SourceProblem::Missing { .. }, .. } => "MetricMissing",
+            Self::Unattributed { .. } => "Unattributed",
             Self::ShareOff { .. } => "ShareOff",
             Self::BothFail { .. } => "BothFail",
             Self::StableDown { .. } => "StableDown",
@@ -228,6 +234,9 @@ impl fmt::Display for Reason {
             Self::NoVersion { service } => write!(f, "no Deployment with a version label stands behind Service {service}: apply one"),
             Self::DesiredMissing { desired, present } => {
                 write!(f, "waits: no Deployment behind the service has version {desired}; there is {}", if present.is_empty() { "none".to_string() } else { list(present) })
+            }
+            Self::DesiredJudged { desired } => {
+                write!(f, "{desired} is wanted, and was there when Serin came, so it starts nothing by itself; serin retry puts it on trial")
             }
             Self::Obstacle { what, .. } => f.write_str(what),
             Self::Braked { by } => write!(f, "nothing moves forward: {by}"),
@@ -284,6 +293,9 @@ impl fmt::Display for Reason {
                 write!(f, "waits: the newest metrics are {age_s}s old (for {}); weights stay", duration_text(*since))
             }
             Self::Source { problem: SourceProblem::Missing { what }, .. } => write!(f, "waits: {what}"),
+            Self::Unattributed { requests } => {
+                write!(f, "stays: {} requests found no healthy pod though both versions have ready ones; whose fault it is cannot be told", count(*requests))
+            }
             Self::ShareOff { set, seen, canary, total } => {
                 write!(f, "waits: set {set}, seen {} ({} of {} requests); the callers do not follow the route", percent(*seen), count(*canary), count(*total))
             }

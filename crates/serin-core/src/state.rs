@@ -26,6 +26,8 @@ pub struct State {
     pub stable: Option<Version>,
     /// Versions that were there at adoption, or have been through a rollout: they start none until they change.
     pub judged: Vec<Version>,
+    /// `desired` as it was when it was last looked at: only a change of it is news.
+    pub desired: Option<VersionName>,
     /// The versions that were taken back, not tried again until they change or someone retries.
     pub failed: Vec<Version>,
     /// Versions that serve nobody any more, and since when.
@@ -104,6 +106,8 @@ pub struct Rollout {
     pub served: Served,
     /// When a request to the service was last counted.
     pub last_traffic: Option<Timestamp>,
+    /// When requests were last refused for want of a healthy pod though both versions had ready pods: nobody's fault that is known.
+    pub refused_at: Option<Timestamp>,
     /// The end of the last reading of the source.
     pub last_reading: Option<Timestamp>,
     /// Why the source does not answer, since when, while it does not.
@@ -283,6 +287,7 @@ impl State {
             phase: Phase::Idle,
             stable: None,
             judged: Vec::new(),
+            desired: None,
             failed: Vec::new(),
             retirable: Vec::new(),
             handled: Vec::new(),

@@ -10,7 +10,7 @@ use super::Look;
 use crate::observe::{ArmCounts, Reading, Traffic, Workload};
 use crate::plan::{Bad, Metric};
 use crate::reason::{Measured, Reason};
-use crate::state::{EndCause, Phase, Rollout, Target};
+use crate::state::{EndCause, PauseCause, Phase, Rollout, Target};
 use crate::stats::{Analysis, Batch, Counting, Counts, History, MetricTest, Test, interval};
 use crate::units::Weight;
 
@@ -19,6 +19,7 @@ impl Look<'_> {
     pub(super) fn judge(&mut self) {
         let (plan, now) = (self.plan, self.now);
         let canary_up = self.next.rollout().and_then(|r| self.workload(&r.canary)).is_some_and(|w: &Workload| w.capacity() > 0);
+        let drifted = matches!(self.next.phase, Phase::Paused(_, PauseCause::Drift { .. }));
         let judged = !matches!(self.next.phase, Phase::Preparing(_));
         let (Phase::Preparing(rollout) | Phase::Progressing(rollout) | Phase::Paused(rollout, _) | Phase::Promoting(rollout)) = &mut self.next.phase else {
             return;
@@ -35,12 +36,13 @@ impl Look<'_> {
                 if !canary_up {
                     reading.canary.n += reading.no_healthy_upstream;
                     reading.canary.errors += reading.no_healthy_upstream;
-                } else {
+                } else if reading.no_healthy_upstream > 0.0 {
                     rollout.served.unattributed += reading.no_healthy_upstream;
+                    rollout.refused_at = Some(now);
                 }
                 count(rollout, &reading);
                 if judged {
-                    add_evidence(plan, rollout, &reading);
+                    add_evidence(plan, rollout, &reading, drifted);
                 } else if !reading.history.is_empty() {
                     rollout.analysis = Analysis::new(plan.tests(), &histories(plan.metrics(), &reading.history));
                 }
@@ -191,10 +193,11 @@ fn count(rollout: &mut Rollout, reading: &Reading) {
     }
 }
 
-fn add_evidence(plan: &crate::plan::Plan, rollout: &mut Rollout, reading: &Reading) {
+fn add_evidence(plan: &crate::plan::Plan, rollout: &mut Rollout, reading: &Reading, drifted: bool) {
     let settle = plan.spec().settle;
     let settled = |t: &Target| t.seen.is_some_and(|seen| reading.from >= seen.plus(settle));
-    let counting = if settled(&rollout.weight) { Counting::Full } else { Counting::HarmOnly };
+    // Of a share that somebody else set only harm can be learnt.
+    let counting = if settled(&rollout.weight) && !drifted { Counting::Full } else { Counting::HarmOnly };
     let batches: Vec<Option<Batch>> = plan.metrics().iter().map(|m| batch(m, reading)).collect();
     let dt_s = reading.to.since(reading.from).as_secs_f64();
     let tests = tests_now(plan.tests(), rollout);

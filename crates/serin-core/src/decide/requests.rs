@@ -108,11 +108,29 @@ impl Look<'_> {
                     self.next.judged.retain(|v| *v != version);
                     (Phase::Idle, Ok(effect))
                 }
-                Phase::Idle | Phase::Preparing(_) | Phase::Progressing(_) | Phase::Paused(..) | Phase::Promoting(_) | Phase::RollingBack(..) => {
-                    (phase, Err("no version is rolled back".into()))
+                Phase::Idle => {
+                    let result = self.put_on_trial();
+                    (phase, result)
+                }
+                Phase::Preparing(_) | Phase::Progressing(_) | Phase::Paused(..) | Phase::Promoting(_) | Phase::RollingBack(..) => {
+                    (phase, Err("a rollout runs; no version is rolled back".into()))
                 }
             },
         }
+    }
+
+    /// At rest: the version that is desired, or the newest one beside stable, counts as news again.
+    fn put_on_trial(&mut self) -> Result<String, String> {
+        let stable = self.next.stable.as_ref().map(|s| s.name.clone());
+        let desired = &self.plan.spec().desired;
+        let beside = self.seen.workloads.iter().filter(|w| Some(&w.version) != stable.as_ref());
+        let candidate = beside.filter(|w| desired.as_ref().is_none_or(|d| *d == w.version)).max_by_key(|w| w.created);
+        let Some(version) = candidate.map(super::version_of) else {
+            return Err("no version is rolled back, and none stands beside stable".into());
+        };
+        self.next.failed.retain(|v| *v != version);
+        self.next.judged.retain(|v| *v != version);
+        Ok(format!("{version} goes on trial"))
     }
 
     fn abort(&mut self, phase: Phase, request: &Request) -> (Phase, Result<String, String>) {

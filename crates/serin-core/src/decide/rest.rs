@@ -50,6 +50,8 @@ impl Look<'_> {
             }
         };
         self.next.judged = self.seen.workloads.iter().map(version_of).collect();
+        // Nor does a wish that stood before Serin came, or before its memory was lost, start anything.
+        self.next.desired = self.plan.spec().desired.clone();
         self.next.stable = Some(stable.clone());
         let Some((version, share)) = canary else {
             self.tell(Severity::Normal, Reason::Serving { stable: stable.name });
@@ -63,6 +65,7 @@ impl Look<'_> {
         };
         let step = self.first_step_of_at_least(share);
         let mut rollout = self.new_rollout(&stable, workload);
+        self.next.rollouts += 1;
         rollout.step = step;
         rollout.weight = Target { share, before: share, seen: Some(self.now) };
         rollout.analysis.start_step();
@@ -91,10 +94,13 @@ impl Look<'_> {
             return self.start(phase, wanted);
         } else if let Some(desired) = self.plan.spec().desired.clone()
             && desired != stable.name
-            && !self.seen.workloads.iter().any(|w| w.version == desired)
         {
-            let present = self.seen.workloads.iter().map(|w| w.version.clone()).collect();
-            self.say(Reason::DesiredMissing { desired, present });
+            let present: Vec<VersionName> = self.seen.workloads.iter().map(|w| w.version.clone()).collect();
+            if !present.contains(&desired) {
+                self.say(Reason::DesiredMissing { desired, present });
+            } else if !self.next.failed.iter().any(|v| v.name == desired) {
+                self.say(Reason::DesiredJudged { desired });
+            }
         }
         if let Phase::RolledBack { version, cause, .. } = &phase {
             let why = cause.to_string();
@@ -138,6 +144,7 @@ impl Look<'_> {
             split: Split::default(),
             served: Served::default(),
             last_traffic: None,
+            refused_at: None,
             last_reading: None,
             source: None,
             hurry: Hurry::No,

@@ -159,6 +159,9 @@ impl Look<'_> {
         if self.now.since(quiet_since) >= patience {
             return Some(Reason::NoTraffic { service: "the service".into(), since: self.now.since(quiet_since), last: rollout.last_traffic });
         }
+        if rollout.refused_at.is_some_and(|at| self.now.since(at) < self.plan.spec().interval * 3) {
+            return Some(Reason::Unattributed { requests: rollout.served.unattributed });
+        }
         self.split_reason(rollout).or_else(|| self.suspicion(rollout))
     }
 
@@ -313,6 +316,14 @@ impl Look<'_> {
             self.say(Reason::Bakes { canary: rollout.canary.name.clone(), left });
             return Phase::Promoting(rollout);
         }
+        if let Some(reason) = self.disturbed(&rollout) {
+            // What was not watched is not baked; only a plan that says so takes silence for an answer.
+            let quiet = matches!(reason, Reason::NoTraffic { .. }) && self.plan.spec().on_no_traffic == OnNoTraffic::Proceed;
+            if !quiet {
+                self.say(reason);
+                return Phase::Promoting(rollout);
+            }
+        }
         let (stable, old) = (rollout.canary.clone(), rollout.stable.name.clone());
         let why = Reason::Promoted { stable: stable.name.clone(), old: old.clone() };
         self.remember(&rollout, Outcome::Promoted, why.to_string());
@@ -354,7 +365,7 @@ impl Look<'_> {
         Phase::Progressing(rollout)
     }
 
-    fn routes_send_to(&self, rollout: &Rollout) -> bool {
+    pub(super) fn routes_send_to(&self, rollout: &Rollout) -> bool {
         let mut shares = self.seen.routes.iter().flat_map(|r| &r.splits).filter_map(|s| s.share(&rollout.canary.name));
         shares.any(|w| w > Weight::ZERO)
     }
