@@ -1,6 +1,9 @@
-//! Tests of the plan's conversion and of `decide` as the user's YAML drives it. One binary, so that kube is linked once.
+//! What the crate promises to those who read and write its objects, and `decide` as the user's YAML drives it. One
+//! binary, so that kube is linked once.
 
 #[path = "../../../../tests/scenarios/world.rs"]
 mod world;
 
+mod crd;
+mod roundtrip;
 mod scenarios;

@@ -1,0 +1,396 @@
+//! The CustomResourceDefinition: schema, defaults, CEL rules and printed columns, in place of a webhook.
+//!
+//! Written out, not derived, because Kubernetes' structural schemas say more than Rust types do; a test holds the two
+//! together. Bounds stand everywhere, as the API server estimates the cost of CEL rules from them, and patterns come
+//! before CEL. Fields that nothing carries out yet stand in the schema so that they are refused by name, not pruned in
+//! silence. Field defaults are those of `convert`, which applies the same to objects that never saw a server.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::{Map, Value, json};
+
+use crate::convert::defaults;
+use crate::names::{GROUP, KIND, PLURAL, VERSION};
+use crate::values::{DURATION_PATTERN, FACTOR_PATTERN, PERCENT_PATTERN, WEIGHT_PATTERN};
+
+/// The definition of CanaryRelease.
+///
+/// # Panics
+/// Never, as a test builds it: the JSON below is the shape of a definition.
+pub fn crd() -> CustomResourceDefinition {
+    let column = |name: &str, path: &str, kind: &str, priority: i64, about: &str| {
+        json!({"name": name, "jsonPath": path, "type": kind, "priority": priority, "description": about})
+    };
+    let value = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{PLURAL}.{GROUP}")},
+        "spec": {
+            "group": GROUP,
+            "names": {
+                "kind": KIND, "listKind": format!("{KIND}List"), "plural": PLURAL, "singular": "canaryrelease",
+                "shortNames": ["can"], "categories": ["serin"],
+            },
+            "scope": "Namespaced",
+            "versions": [{
+                "name": VERSION,
+                "served": true,
+                "storage": true,
+                "subresources": {"status": {}},
+                "additionalPrinterColumns": [
+                    column("Service", ".spec.service", "string", 0, "The Service that both versions stand behind."),
+                    column("Stable", ".status.stable.version", "string", 0, "The version that serves."),
+                    column("Canary", ".status.canary.version", "string", 0, "The version on trial."),
+                    column("Weight", ".status.weight.set", "string", 0, "The canary's share."),
+                    column("Phase", ".status.phase", "string", 0, "Where the release stands."),
+                    column("Message", ".status.message", "string", 0, "What it does, or waits for."),
+                    column("Age", ".metadata.creationTimestamp", "date", 0, "Since the object was made."),
+                ],
+                "schema": {"openAPIV3Schema": root()},
+            }],
+        },
+    });
+    serde_json::from_value(value).expect("the definition has the shape of a definition")
+}
+
+/// All definitions as YAML, ready for `kubectl apply -f -`.
+pub fn crds() -> String {
+    let value = serde_json::to_value(crd()).unwrap_or_default();
+    let yaml = serde_saphyr::to_string(&value).unwrap_or_default();
+    format!("# Made by `serin install --crds`; `UPDATE=1 cargo test -p serin-api` writes it anew.\n{yaml}")
+}
+
+fn root() -> Value {
+    about(
+        "A canary release of one Service: which versions, in which steps, and how it is decided.",
+        json!({
+            "type": "object",
+            "required": ["spec"],
+            "properties": {
+                "apiVersion": {"type": "string"},
+                "kind": {"type": "string"},
+                "metadata": {"type": "object"},
+                "spec": spec(),
+                "status": status(),
+            },
+        }),
+    )
+}
+
+// Building blocks.
+
+fn about(text: &str, mut schema: Value) -> Value {
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("description".into(), text.into());
+    }
+    schema
+}
+
+fn with_default(default: impl Into<Value>, mut schema: Value) -> Value {
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("default".into(), default.into());
+    }
+    schema
+}
+
+fn object<const N: usize>(properties: [(&str, Value); N]) -> Value {
+    let properties: Map<String, Value> = properties.into_iter().map(|(name, schema)| (name.to_string(), schema)).collect();
+    json!({"type": "object", "properties": properties})
+}
+
+fn required(names: &[&str], mut schema: Value) -> Value {
+    schema["required"] = json!(names);
+    schema
+}
+
+fn rules(rules: &[(&str, &str, Option<&str>)], mut schema: Value) -> Value {
+    let rules = rules.iter().map(|(rule, message, path)| {
+        let mut value = json!({"rule": rule, "message": message});
+        if let Some(path) = path {
+            value["fieldPath"] = json!(path);
+        }
+        value
+    });
+    schema["x-kubernetes-validations"] = rules.collect();
+    schema
+}
+
+fn string(max: u32) -> Value {
+    json!({"type": "string", "maxLength": max})
+}
+
+fn name(max: u32) -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": max, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"})
+}
+
+fn label_value() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"})
+}
+
+fn one_of(words: &[&str]) -> Value {
+    json!({"type": "string", "enum": words})
+}
+
+fn duration() -> Value {
+    json!({"type": "string", "minLength": 2, "maxLength": 32, "pattern": DURATION_PATTERN})
+}
+
+fn percent() -> Value {
+    json!({"type": "string", "maxLength": 9, "pattern": PERCENT_PATTERN})
+}
+
+fn int_or_string(pattern: &str) -> Value {
+    json!({
+        "x-kubernetes-int-or-string": true,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "minimum": 0, "maximum": 100, "maxLength": 9, "pattern": pattern,
+    })
+}
+
+fn anything() -> Value {
+    json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+fn anythings() -> Value {
+    json!({"type": "array", "maxItems": 32, "items": anything()})
+}
+
+fn list(max: u32, items: Value) -> Value {
+    json!({"type": "array", "maxItems": max, "items": items})
+}
+
+fn map_by_name(max: u32, items: Value) -> Value {
+    json!({"type": "array", "maxItems": max, "items": items, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]})
+}
+
+fn not_yet(schema: Value) -> Value {
+    about("Not supported yet: refused by name.", schema)
+}
+
+// The spec.
+
+fn spec() -> Value {
+    let spec = object([
+        ("service", about("The Service that both versions stand behind.", name(63))),
+        ("version", with_default(json!({}), version())),
+        ("trigger", about("What starts a rollout while version.desired is absent: a Deployment that appears behind the Service or changes its template (Automatic), or nothing (Manual).", with_default("Automatic", one_of(&["Automatic", "Manual"])))),
+        ("suspend", about("The owner's brake: nothing moves forward, and no request overrides it.", with_default(false, json!({"type": "boolean"})))),
+        ("mode", about("Act sets weights. Observe is not supported yet.", with_default("Act", one_of(&["Act", "Observe"])))),
+        ("deletionPolicy", about("Leave: when this object is deleted, traffic stays exactly where it is. ReturnToStable is not supported yet.", with_default("Leave", one_of(&["Leave", "ReturnToStable"])))),
+        ("traffic", with_default(json!({}), traffic())),
+        ("scaling", with_default(json!({}), scaling())),
+        ("steps", with_default(serde_json::to_value(defaults::steps()).unwrap_or_default(), steps())),
+        ("promotion", with_default(json!({}), promotion())),
+        ("analysis", with_default(json!({}), analysis())),
+        ("policy", not_yet(string(253))),
+        ("hooks", not_yet(anythings())),
+        ("notify", not_yet(anythings())),
+    ]);
+    let no = |field: &str| (format!("!has(self.{field})"), format!("not supported yet: spec.{field}"), format!(".{field}"));
+    let refusals: Vec<_> = ["policy", "hooks", "notify"].map(no).to_vec();
+    let mut all: Vec<(&str, &str, Option<&str>)> = refusals.iter().map(|(r, m, p)| (r.as_str(), m.as_str(), Some(p.as_str()))).collect();
+    all.push(("!has(self.mode) || self.mode != 'Observe'", "not supported yet: spec.mode: Observe", Some(".mode")));
+    all.push(("!has(self.deletionPolicy) || self.deletionPolicy != 'ReturnToStable'", "not supported yet: spec.deletionPolicy: ReturnToStable", Some(".deletionPolicy")));
+    required(&["service"], rules(&all, about("What the owner of the Service asks for.", spec)))
+}
+
+fn version() -> Value {
+    let label = json!({"type": "string", "minLength": 1, "maxLength": 317, "pattern": "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"});
+    about(
+        "How versions are told apart, and which one is wanted.",
+        object([
+            ("label", about("The label of the pods whose value is the version.", with_default(defaults::LABEL, label))),
+            ("desired", about("The version wanted. Absent: the trigger decides.", label_value())),
+        ]),
+    )
+}
+
+fn traffic() -> Value {
+    let virtual_service = required(
+        &["name"],
+        object([
+            ("name", about("Name of the VirtualService, in this namespace.", name(253))),
+            ("routes", about("Names of its http routes. Absent: all that send to the Service.", json!({"type": "array", "maxItems": 32, "items": {"type": "string", "minLength": 1, "maxLength": 253}, "x-kubernetes-list-type": "set"}))),
+        ]),
+    );
+    let schema = object([
+        ("settle", about("After a weight change, requests count for harm only, this long.", with_default(defaults::SETTLE, duration()))),
+        ("virtualServices", about("The VirtualServices to edit. Absent: all routes in the namespace that send to the Service.", map_by_name(16, virtual_service))),
+        ("destinationRule", about("Where a subset that lacks is written: into Serin's own DestinationRule for the same host (Companion), or nowhere (Existing).", with_default("Companion", one_of(&["Companion", "Existing"])))),
+        ("manageRoute", about("Whether Serin may change the structure of routes: add mesh, or turn a plain route into a split.", with_default(false, json!({"type": "boolean"})))),
+        ("match", not_yet(anythings())),
+        ("mirror", not_yet(int_or_string(WEIGHT_PATTERN))),
+        ("destinations", not_yet(anything())),
+    ]);
+    about(
+        "Where and how weights are set.",
+        rules(
+            &[
+                ("!has(self.match)", "not supported yet: spec.traffic.match", Some(".match")),
+                ("!has(self.mirror)", "not supported yet: spec.traffic.mirror", Some(".mirror")),
+                ("!has(self.destinations)", "not supported yet: spec.traffic.destinations", Some(".destinations")),
+            ],
+            schema,
+        ),
+    )
+}
+
+fn scaling() -> Value {
+    let schema = object([
+        ("canary", about("How the canary gets pods for its share: raised before each step (ByWeight), never written (Wait), raised to stable's number at once (Full).", with_default("ByWeight", one_of(&["ByWeight", "Wait", "Full"])))),
+        ("retireAfter", not_yet(duration())),
+    ]);
+    about("How the canary gets its pods.", rules(&[("!has(self.retireAfter)", "not supported yet: spec.scaling.retireAfter", Some(".retireAfter"))], schema))
+}
+
+fn steps() -> Value {
+    let step = object([
+        ("weight", about("The canary's share of the requests: a whole number of percent, or a string as \"0.5%\".", int_or_string(WEIGHT_PATTERN))),
+        ("hold", about("The least time at this weight. Absent: 1m.", duration())),
+        ("confirm", about("Leave only once the canary is shown fit by every metric.", json!({"type": "boolean"}))),
+        ("maxWait", about("For a confirm step: after this long without an answer, analysis.onInconclusive applies.", duration())),
+        ("pause", about("Stay at the weight of the step before, until someone promotes, or for a time.", object([("for", about("Absent: until someone promotes.", duration()))]))),
+    ]);
+    let step = rules(
+        &[
+            ("has(self.weight) != has(self.pause)", "a step is either a weight or a pause: write {weight: 10, hold: 2m} or {pause: {}}", None),
+            ("!has(self.pause) || !(has(self.hold) || has(self.confirm) || has(self.maxWait))", "hold, confirm and maxWait belong to a step with a weight; a pause takes {for: 1h}", None),
+            ("!has(self.maxWait) || (has(self.confirm) && self.confirm)", "only a confirm step waits for an answer: add confirm: true, or leave maxWait out", Some(".maxWait")),
+        ],
+        step,
+    );
+    let mut steps = list(32, step);
+    steps["minItems"] = json!(1);
+    steps["x-kubernetes-list-type"] = json!("atomic");
+    about("The way from no weight to the whole; weights never go down, and 100 comes by itself after the last step.", rules(&[("self.exists(s, has(s.weight))", "no step has a weight: write at least one, as {weight: 10, hold: 2m}", None)], steps))
+}
+
+fn promotion() -> Value {
+    about(
+        "The last stretch.",
+        object([("bake", about("How long the canary is watched with the whole weight before it is the new stable.", with_default(defaults::BAKE, duration())))]),
+    )
+}
+
+fn analysis() -> Value {
+    let factor = json!({"type": "string", "maxLength": 8, "pattern": FACTOR_PATTERN});
+    let error_rate = rules(
+        &[
+            ("has(self.margin) || has(self.max)", "write margin (compared with stable) or max (a limit of its own)", None),
+            ("!(has(self.max) && (has(self.margin) || has(self.ratio)))", "max is a limit of its own: write it as another metric beside the one with margin", None),
+        ],
+        object([
+            ("margin", about("Points by which the canary may be worse than ratio times stable.", percent())),
+            ("ratio", about("Factor on stable's share, at least 1. Absent: 1.", factor)),
+            ("max", about("The highest share allowed, whatever stable does.", percent())),
+        ]),
+    );
+    let latency = rules(
+        &[
+            ("!has(self.quantile)", "not supported yet: spec.analysis.metrics[].latency.quantile; write slowerThan and margin", Some(".quantile")),
+            ("!has(self.mayGrow)", "not supported yet: spec.analysis.metrics[].latency.mayGrow; write slowerThan and margin", Some(".mayGrow")),
+            ("has(self.quantile) || has(self.mayGrow) || (has(self.slowerThan) && has(self.margin))", "write both slowerThan and margin, as {slowerThan: 500ms, margin: 1%}", None),
+        ],
+        object([
+            ("slowerThan", about("A bucket edge of Istio's histogram: requests that took longer are slow.", duration())),
+            ("margin", about("Points by which the canary's share of slow requests may exceed stable's.", percent())),
+            ("quantile", not_yet(string(16))),
+            ("mayGrow", not_yet(string(16))),
+        ]),
+    );
+    let metric = rules(
+        &[
+            ("!has(self.promql)", "not supported yet: spec.analysis.metrics[].promql", Some(".promql")),
+            ("[has(self.errorRate), has(self.latency), has(self.promql)].filter(x, x).size() == 1", "a metric is exactly one of errorRate, latency", None),
+        ],
+        required(
+            &["name"],
+            object([
+                ("name", about("Its name, unique in the list.", name(63))),
+                ("errorRate", about("Share of requests that fail: HTTP 5xx, and gRPC statuses other than 0, as callers see them.", error_rate)),
+                ("latency", about("Share of requests that are slow.", latency)),
+                ("promql", not_yet(anything())),
+            ]),
+        ),
+    );
+    let mut metrics = map_by_name(16, metric);
+    metrics["minItems"] = json!(1);
+    about(
+        "How it is decided.",
+        object([
+            ("interval", about("How often the source is read. A gross fault takes two readings.", with_default(defaults::INTERVAL, duration()))),
+            ("source", about("Which source of metrics. Absent: the controller's only one.", string(63))),
+            ("confidence", about("One number for the whole rollout: all metrics, steps and looks together.", with_default(defaults::CONFIDENCE, percent()))),
+            ("onInconclusive", about("At a confirm step's maxWait.", with_default("Hold", one_of(&["Hold", "Promote", "Rollback"])))),
+            ("onNoTraffic", about("When a step's hold is over and no request came.", with_default("Hold", one_of(&["Hold", "Proceed"])))),
+            ("metrics", about("The questions asked of the traffic.", with_default(serde_json::to_value(defaults::metrics()).unwrap_or_default(), metrics))),
+        ]),
+    )
+}
+
+// The status: known fields for `kubectl explain`, and room for what a newer version writes.
+
+fn open(mut schema: Value) -> Value {
+    schema["x-kubernetes-preserve-unknown-fields"] = json!(true);
+    schema
+}
+
+fn status() -> Value {
+    let whole = || json!({"type": "integer", "format": "int64"});
+    let counts = || open(object([("requests", whole()), ("bad", whole())]));
+    let version = || open(object([("version", string(63)), ("workload", string(253)), ("hash", string(64)), ("ready", whole()), ("needed", whole())]));
+    let interval = || list(2, string(16));
+    let metric = open(object([
+        ("name", string(63)),
+        ("verdict", string(32)),
+        ("canary", counts()),
+        ("stable", counts()),
+        ("canaryInterval", interval()),
+        ("stableInterval", interval()),
+        ("moreRequests", whole()),
+    ]));
+    let handled = open(object([("id", string(253)), ("action", string(32)), ("who", string(253)), ("at", string(40)), ("refused", string(1024))]));
+    let past = open(object([
+        ("uid", string(253)),
+        ("stable", string(63)),
+        ("canary", string(63)),
+        ("outcome", string(32)),
+        ("why", string(4096)),
+        ("started", string(40)),
+        ("took", string(40)),
+        ("served", open(object([("canary", counts()), ("stable", counts())]))),
+        ("highest", string(16)),
+    ]));
+    let condition = required(
+        &["type", "status", "lastTransitionTime", "reason", "message"],
+        object([
+            ("type", string(316)),
+            ("status", one_of(&["True", "False", "Unknown"])),
+            ("observedGeneration", whole()),
+            ("lastTransitionTime", json!({"type": "string", "format": "date-time"})),
+            ("reason", string(1024)),
+            ("message", string(32768)),
+        ]),
+    );
+    let mut conditions = list(16, condition);
+    conditions["x-kubernetes-list-type"] = json!("map");
+    conditions["x-kubernetes-list-map-keys"] = json!(["type"]);
+    about(
+        "What was measured, what was decided, and why.",
+        open(object([
+            ("observedGeneration", about("The generation of the spec that this status speaks of.", whole())),
+            ("phase", about("Idle, Preparing, Progressing, Paused, Promoting, RollingBack or RolledBack.", string(32))),
+            ("message", about("What it does, or waits for, in a sentence.", string(4096))),
+            ("reasons", about("Every reason of the last decision.", list(64, open(object([("reason", string(63)), ("message", string(4096))]))))),
+            ("rollout", about("The rollout that runs.", open(object([("uid", string(253)), ("step", whole()), ("steps", whole()), ("since", string(40)), ("started", string(40))])))),
+            ("stable", about("The version that serves.", version())),
+            ("canary", about("The version on trial.", version())),
+            ("weight", about("The canary's share, as set and as seen.", open(object([("set", string(16)), ("seen", string(16)), ("text", string(128)), ("requests", open(object([("canary", whole()), ("stable", whole())])))])))),
+            ("analysis", about("What the metrics show.", open(object([("pValue", string(16)), ("metrics", list(16, metric))])))),
+            ("checkpoint", about("What the controller remembers. Opaque; the only part of the status that it reads back.", open(object([("format", whole()), ("data", string(262_144))])))),
+            ("handled", about("The last ten requests.", list(16, handled))),
+            ("history", about("The last ten rollouts, newest last.", list(16, past))),
+            ("retirable", about("Old versions that serve nobody and may be deleted.", list(64, open(object([("version", string(63)), ("since", string(40))]))))),
+            ("conditions", about("Ready, Progressing, Stalled, Promoted.", conditions)),
+        ])),
+    )
+}

@@ -1,0 +1,120 @@
+//! The committed CRD is the one that the code prints, and schema and types know the same fields.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use serin_api::CanaryReleaseSpec;
+
+#[test]
+fn the_committed_crd_is_what_the_code_prints() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crd/canaryreleases.serin.dev.yaml");
+    let printed = serin_api::crds();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
+        std::fs::write(&path, &printed).expect("the file can be written");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == printed, "{} is out of date: UPDATE=1 cargo test --workspace", path.display());
+}
+
+#[test]
+fn the_printed_yaml_reads_as_the_definition() {
+    let read: Value = serde_saphyr::from_str(&serin_api::crds()).expect("YAML");
+    let made = serde_json::to_value(serin_api::crd()).expect("JSON");
+    assert_eq!(read, made);
+}
+
+/// Every path of properties below a schema, with `[]` for items.
+fn paths(schema: &Value, at: &str, out: &mut BTreeSet<String>) {
+    if let Some(properties) = schema["properties"].as_object() {
+        for (name, inner) in properties {
+            let here = format!("{at}.{name}");
+            paths(inner, &here, out);
+            out.insert(here);
+        }
+    }
+    if schema["items"].is_object() {
+        paths(&schema["items"], &format!("{at}[]"), out);
+    }
+}
+
+fn value_paths(value: &Value, at: &str, out: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, inner) in fields {
+                let here = format!("{at}.{name}");
+                value_paths(inner, &here, out);
+                out.insert(here);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|v| value_paths(v, &format!("{at}[]"), out)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[test]
+fn schema_and_types_know_the_same_fields() {
+    let every_field = json!({
+        "service": "s", "policy": "p", "version": {"label": "l", "desired": "v2"}, "trigger": "Manual", "suspend": true, "mode": "Observe",
+        "deletionPolicy": "ReturnToStable",
+        "traffic": {"settle": "1s", "virtualServices": [{"name": "n", "routes": ["r"]}], "destinationRule": "Existing", "manageRoute": true,
+            "match": [], "mirror": "10%", "destinations": {}},
+        "scaling": {"canary": "Full", "retireAfter": "24h"},
+        "steps": [{"weight": 1, "hold": "2m", "confirm": true, "maxWait": "1h", "pause": {"for": "1h"}}],
+        "promotion": {"bake": "1m"},
+        "analysis": {"interval": "1s", "source": "s", "confidence": "95%", "onInconclusive": "Hold", "onNoTraffic": "Hold", "metrics": [
+            {"name": "n", "errorRate": {"margin": "1%", "ratio": "2", "max": "2%"}, "latency": {"slowerThan": "1s", "margin": "1%", "quantile": "0.9", "mayGrow": "2"}, "promql": {}}]},
+        "hooks": [], "notify": [],
+    });
+    let spec: CanaryReleaseSpec = serde_json::from_value(every_field.clone()).expect("a spec");
+    assert_eq!(serde_json::to_value(&spec).expect("JSON"), every_field, "a field that the types lose");
+    let schema = serde_json::to_value(serin_api::crd()).expect("JSON");
+    let schema = &schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let (mut known, mut used) = (BTreeSet::new(), BTreeSet::new());
+    paths(schema, "spec", &mut known);
+    value_paths(&every_field, "spec", &mut used);
+    assert_eq!(known, used);
+}
+
+#[test]
+fn everything_in_the_schema_has_a_bound() {
+    fn check(schema: &Value, at: &str) {
+        let bounded = schema.get("enum").is_some() || schema.get("maxLength").is_some() || schema.get("format").is_some();
+        let top = at.matches('.').count() <= 1;
+        match schema["type"].as_str() {
+            Some("string") => assert!(bounded || top, "{at}: a string without maxLength"),
+            Some("array") => assert!(schema.get("maxItems").is_some(), "{at}: an array without maxItems"),
+            _ => {}
+        }
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            check(inner, &format!("{at}.{name}"));
+        }
+        if schema["items"].is_object() {
+            check(&schema["items"], &format!("{at}[]"));
+        }
+    }
+    let schema = serde_json::to_value(serin_api::crd()).expect("JSON");
+    check(&schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "");
+}
+
+#[test]
+fn schema_defaults_make_the_same_plan_as_absence() {
+    fn fill(schema: &Value, value: &mut Value) {
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            if let (Some(default), None) = (inner.get("default"), value.get(name)) {
+                value[name] = default.clone();
+            }
+            if let Some(field) = value.get_mut(name) {
+                fill(inner, field);
+            }
+        }
+    }
+    let schema = serde_json::to_value(serin_api::crd()).expect("JSON");
+    let mut value = json!({"service": "my-app"});
+    fill(&schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], &mut value);
+    let (filled, bare): (CanaryReleaseSpec, CanaryReleaseSpec) =
+        (serde_json::from_value(value.clone()).expect("a spec"), serde_json::from_value(json!({"service": "my-app"})).expect("a spec"));
+    assert_ne!(filled, bare);
+    assert_eq!(serin_api::plan_of(&filled), serin_api::plan_of(&bare), "{value:#}");
+}
