@@ -39,9 +39,14 @@ pub fn checkpoint(state: &State) -> Checkpoint {
 /// # Errors
 /// When what is there cannot be read; see `CheckpointError`.
 pub fn state_of(status: Option<&CanaryReleaseStatus>) -> Result<State, CheckpointError> {
-    let Some(checkpoint) = status.and_then(|s| s.checkpoint.as_ref()) else {
-        return Ok(State::new());
-    };
+    status.and_then(|s| s.checkpoint.as_ref()).map_or_else(|| Ok(State::new()), state_from)
+}
+
+/// Unpacks the state of a checkpoint.
+///
+/// # Errors
+/// When what is there cannot be read; see `CheckpointError`.
+pub fn state_from(checkpoint: &Checkpoint) -> Result<State, CheckpointError> {
     if checkpoint.format != FORMAT {
         return Err(CheckpointError::Format { found: checkpoint.format });
     }

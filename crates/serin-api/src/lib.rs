@@ -14,7 +14,7 @@ pub mod spec;
 pub mod status;
 pub mod values;
 
-pub use checkpoint::{CheckpointError, checkpoint, state_of};
+pub use checkpoint::{CheckpointError, checkpoint, state_from, state_of};
 pub use convert::plan_of;
 pub use render::{Rendering, invalid_status, status_of, status_patch};
 pub use request::{abort_of, request_annotation, request_of};

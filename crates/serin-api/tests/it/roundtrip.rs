@@ -59,7 +59,7 @@ fn analysis() -> BoxedStrategy<Analysis> {
             analysis.judge(&tests, &settings, &[Some(batch), Some(batch)], 0.7, counting);
         }
         analysis
-    })
+    }).boxed()
 }
 
 fn split() -> BoxedStrategy<Split> {
@@ -69,7 +69,7 @@ fn split() -> BoxedStrategy<Split> {
             split.update(0.1, f64::from(n + c), f64::from(c));
         }
         split
-    })
+    }).boxed()
 }
 
 fn rollout() -> BoxedStrategy<Rollout> {
@@ -104,6 +104,7 @@ fn rollout() -> BoxedStrategy<Rollout> {
             bake,
         },
     )
+    .boxed()
 }
 
 fn end_cause() -> BoxedStrategy<EndCause> {
@@ -121,6 +122,7 @@ fn end_cause() -> BoxedStrategy<EndCause> {
         Just(EndCause::Mark),
         name().prop_map(|by| EndCause::Superseded { by }),
     ]
+    .boxed()
 }
 
 fn phase() -> BoxedStrategy<Phase> {
@@ -139,6 +141,7 @@ fn phase() -> BoxedStrategy<Phase> {
         (rollout(), end_cause()).prop_map(|(r, c)| Phase::RollingBack(r, c)),
         (version(), end_cause(), at()).prop_map(|(version, cause, since)| Phase::RolledBack { version, cause, since }),
     ]
+    .boxed()
 }
 
 prop_compose! {

@@ -131,7 +131,7 @@ fn carry_out(world: &mut World, state: &mut State, decision: Decision, changed: 
         match effect {
             Effect::Write => {
                 // Through the checkpoint's own text, as a restart would read it.
-                *state = serin_api::state_of(&serin_api::checkpoint(&decision.next)).expect("our own checkpoint");
+                *state = serin_api::state_from(&serin_api::checkpoint(&decision.next)).expect("our own checkpoint");
                 assert_eq!(*state, decision.next, "the checkpoint lost something");
             }
             Effect::Act(action) => {
