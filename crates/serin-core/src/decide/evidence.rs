@@ -32,7 +32,7 @@ impl Look<'_> {
             }
             Traffic::Read(reading) => {
                 let mut reading = reading.clone();
-                // Who has no healthy pod is who answered with UH (section 2 of `docs/istio.md`): known by elimination.
+                // Who has no healthy pod is who answered with UH (`docs/istio.md`, section 2): known by elimination.
                 if !canary_up {
                     reading.canary.n += reading.no_healthy_upstream;
                     reading.canary.errors += reading.no_healthy_upstream;
