@@ -80,11 +80,11 @@ fn rollout() -> BoxedStrategy<Rollout> {
         any::<u64>().prop_map(|age_s| SourceProblem::Stale { age_s }),
         text().prop_map(|what| SourceProblem::Missing { what }),
     ];
-    let rest = (served(), prop::option::of(at()), prop::option::of(at()), prop::option::of((problem, at())));
+    let rest = (served(), prop::option::of(at()), prop::option::of(at()), prop::option::of(at()), prop::option::of((problem, at())));
     let hurry = prop_oneof![Just(Hurry::No), text().prop_map(|who| Hurry::Step { who }), text().prop_map(|who| Hurry::All { who })];
     let bake = prop::option::of((at(), prop::collection::vec(number(), 0..3)).prop_map(|(since, limits)| Bake { since, limits }));
     (identity, weights, analysis(), split(), rest, hurry, bake).prop_map(
-        |((uid, canary, stable, started, step, step_since), (share, before, seen, full_size, found_replicas), analysis, split, (served, last_traffic, last_reading, source), hurry, bake)| Rollout {
+        |((uid, canary, stable, started, step, step_since), (share, before, seen, full_size, found_replicas), analysis, split, (served, last_traffic, refused_at, last_reading, source), hurry, bake)| Rollout {
             uid,
             canary,
             stable,
@@ -98,6 +98,7 @@ fn rollout() -> BoxedStrategy<Rollout> {
             split,
             served,
             last_traffic,
+            refused_at,
             last_reading,
             source,
             hurry,
@@ -148,7 +149,7 @@ prop_compose! {
     fn state()(
         seq in any::<u64>(),
         phase in phase(),
-        stable in prop::option::of(version()),
+        (stable, desired) in (prop::option::of(version()), prop::option::of(name())),
         judged in prop::collection::vec(version(), 0..3),
         failed in prop::collection::vec(version(), 0..3),
         retirable in prop::collection::vec((name(), at()), 0..3),
@@ -160,7 +161,7 @@ prop_compose! {
         let history = history.into_iter().map(|(uid, stable, canary, why, started, took, served, highest)| Past {
             uid, stable, canary, outcome: Outcome::RolledBack, why, started, took: Duration::from_millis(u64::from(took)), served, highest,
         }).collect();
-        State { seq, phase, stable, judged, failed, retirable, handled, history, rollouts }
+        State { seq, phase, stable, desired, judged, failed, retirable, handled, history, rollouts }
     }
 }
 
