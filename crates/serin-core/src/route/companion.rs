@@ -7,6 +7,7 @@
 //! Deliberately says what to create, change or delete, and does none of it.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -137,12 +138,23 @@ pub fn ensure_subset(
         return Err(RouteProblem::NotOurs { at: Place::whole(DESTINATION_RULE, foreign) });
     }
     let Some(found) = found else {
-        return first_rule(service, None, own, stable, canary, permission, || RouteProblem::NoRule { service: fqdn.clone(), namespace: service.namespace.clone() });
+        return first_rule(service, None, own, stable, canary, permission, || RouteProblem::NoRule {
+            service: fqdn.clone(),
+            namespace: service.namespace.clone(),
+        });
     };
     if found.namespace != service.namespace || !found.is_exact() {
         let group = found.used().cloned();
-        let why = if found.is_exact() { format!("it stands in namespace {}", found.namespace) } else { format!("its host is the pattern {}", found.host) };
-        return first_rule(service, group.as_ref(), own, stable, canary, permission, || RouteProblem::RuleElsewhere { at: place_of(&found), service: fqdn.clone(), why });
+        let why = if found.is_exact() {
+            format!("it stands in namespace {}", found.namespace)
+        } else {
+            format!("its host is the pattern {}", found.host)
+        };
+        return first_rule(service, group.as_ref(), own, stable, canary, permission, || RouteProblem::RuleElsewhere {
+            at: Box::new(place_of(&found)),
+            service: fqdn.clone(),
+            why,
+        });
     }
     let group = match found.groups.as_slice() {
         [group] if group.selector.is_none() => group,
@@ -152,7 +164,7 @@ pub fn ensure_subset(
         }
     };
     if let Some(taken) = group.subsets.iter().find(|subset| subset.name == name) {
-        let at = Place { kind: DESTINATION_RULE, object: taken.rule.clone(), field: "spec.subsets".to_owned(), name: None };
+        let at = Box::new(Place { kind: DESTINATION_RULE, object: taken.rule.clone(), field: "spec.subsets".to_owned(), name: None });
         return Err(RouteProblem::SubsetTaken { at, subset: name, found: shown(&taken.labels), wanted: shown(&canary.labels()) });
     }
     let like = found.subset_for(&stable.label, &stable.pod_labels);
@@ -206,7 +218,7 @@ pub fn remove_subset(rule: &Value, service: &ServiceName, subset: &str, virtual_
         return Ok(SubsetRemoval::Absent);
     };
     if let Some(at) = uses(virtual_services, &Target::subset(service, subset)).into_iter().next() {
-        return Err(RouteProblem::SubsetInUse { at, subset: subset.to_owned() });
+        return Err(RouteProblem::SubsetInUse { at: Box::new(at), subset: subset.to_owned() });
     }
     if subsets.len() == 1 {
         return Ok(SubsetRemoval::Delete);
@@ -230,13 +242,13 @@ pub fn uses(virtual_services: &[Value], target: &Target) -> Vec<Place> {
             let routed = read_route(vs, index, "").destinations.iter().any(|d| d.is(target));
             let mirrors = list(route, "/mirrors").iter().filter_map(|mirror| mirror.get("destination"));
             if routed || route.get("mirror").into_iter().chain(mirrors).any(is) {
-                places.push(Place::route(vs, index));
+                places.push(*Place::route(vs, index));
             }
         }
         for layer in ["tcp", "tls"] {
             for (index, route) in list(vs, &format!("/spec/{layer}")).iter().enumerate() {
                 if list(route, "/route").iter().filter_map(|entry| entry.get("destination")).any(is) {
-                    places.push(Place { field: format!("spec.{layer}[{index}]"), ..Place::whole(VIRTUAL_SERVICE, vs) });
+                    places.push(Place::field(VIRTUAL_SERVICE, vs, format!("spec.{layer}[{index}]")));
                 }
             }
         }

@@ -35,7 +35,9 @@ pub fn same_host(all: &[Value], ours: &[ObjectName]) -> Vec<RouteProblem> {
                 continue;
             }
             let Some(host) = older.hosts.intersection(&younger.hosts).next() else { continue };
-            let Some(gateway) = older.gateways.iter().find(|gateway| younger.gateways.contains(*gateway) && older.meets(younger)) else { continue };
+            let Some(gateway) = older.gateways.iter().find(|gateway| younger.gateways.contains(*gateway) && older.meets(younger)) else {
+                continue;
+            };
             let merged = gateway != MESH;
             let callers = if merged { format!("gateway {gateway}") } else { "the mesh".to_owned() };
             let place = |binding: &Binding<'_>| Place::whole(VIRTUAL_SERVICE, binding.object);

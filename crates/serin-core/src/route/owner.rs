@@ -53,11 +53,15 @@ pub fn other_controller(vs: &Value) -> Option<OtherController> {
         for (key, value) in pairs.into_iter().flatten() {
             let value = value.as_str().unwrap_or("?");
             match key.as_str() {
-                "argo-rollouts.argoproj.io/managed-by-rollouts" => return found(format!("Argo Rollouts (Rollout {value})"), "the annotation managed-by-rollouts"),
+                "argo-rollouts.argoproj.io/managed-by-rollouts" => {
+                    return found(format!("Argo Rollouts (Rollout {value})"), "the annotation managed-by-rollouts");
+                }
                 "flagger.kubernetes.io/original-configuration" | "flagger.app/original-configuration" => {
                     return found("Flagger".to_owned(), "the annotation original-configuration");
                 }
-                "app.kubernetes.io/managed-by" if value.eq_ignore_ascii_case("flagger") => return found("Flagger".to_owned(), "the label managed-by"),
+                "app.kubernetes.io/managed-by" if value.eq_ignore_ascii_case("flagger") => {
+                    return found("Flagger".to_owned(), "the label managed-by");
+                }
                 _ => {}
             }
         }

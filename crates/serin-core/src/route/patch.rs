@@ -166,7 +166,9 @@ fn change_of(patch: &Patch, op: &Op) -> (String, String) {
             let change = match rest {
                 ["weight"] => format!("{} {} → {}", label(route, entry), shown(entry.get("weight")), shown(op.value())),
                 ["destination", "subset"] => format!("{} becomes its subset {}", label(route, entry), bare(added)),
-                [] if matches!(op, Op::Remove { .. }) => format!("without {}, which has {}", label(route, entry), shown(entry.get("weight"))),
+                [] if matches!(op, Op::Remove { .. }) => {
+                    format!("without {}, which has {}", label(route, entry), shown(entry.get("weight")))
+                }
                 [] => format!("with {} at {}", label(route, added), shown(added.get("weight"))),
                 _ => fallback(op, path),
             };

@@ -2,6 +2,7 @@
 //!
 //! Deliberately one closed list: a reader of a message finds here everything that Serin refuses about routes.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
@@ -38,10 +39,12 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteProblem {
     /// Nothing in the VirtualService sends to the service.
-    #[error("{at} has no http route to {service}, so there is nothing to split: add one, or name another VirtualService in spec.traffic.virtualServices")]
+    #[error(
+        "{at} has no http route to {service}, so there is nothing to split: add one, or name another VirtualService in spec.traffic.virtualServices"
+    )]
     NoRoute {
         /// The VirtualService.
-        at: Place,
+        at: Box<Place>,
         /// The service's full name.
         service: String,
     },
@@ -49,7 +52,7 @@ pub enum RouteProblem {
     #[error("{at} sends to {host:?}, which Istio takes literally and finds nowhere: write {fqdn:?}, or the name without a dot")]
     HalfHost {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// As written.
         host: String,
         /// What was probably meant.
@@ -59,43 +62,51 @@ pub enum RouteProblem {
     #[error("{at} has no http route named {route:?} (it has {known}): correct the name in spec.traffic.virtualServices")]
     UnknownRoute {
         /// The VirtualService.
-        at: Place,
+        at: Box<Place>,
         /// The name that was asked for.
         route: String,
         /// The names that exist.
         known: String,
     },
     /// `routes:` names a route that sends elsewhere.
-    #[error("{at} does not send to {service} itself ({what}): take its name out of spec.traffic.virtualServices, or name the route that does")]
+    #[error(
+        "{at} does not send to {service} itself ({what}): take its name out of spec.traffic.virtualServices, or name the route that does"
+    )]
     NotOurRoute {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The service's full name.
         service: String,
         /// What it does instead: `a redirect`, `delegates to shop/cart`.
         what: String,
     },
     /// A tcp or tls route sends to the service.
-    #[error("{at} sends to {service} below http, where Serin neither splits nor measures: name the http routes to manage in spec.traffic.virtualServices, and it is left alone")]
+    #[error(
+        "{at} sends to {service} below http, where Serin neither splits nor measures: name the http routes to manage in spec.traffic.virtualServices, and it is left alone"
+    )]
     NotHttp {
         /// The tcp or tls route.
-        at: Place,
+        at: Box<Place>,
         /// The service's full name.
         service: String,
     },
     /// A destination without subset.
-    #[error("{at} sends to {service} without a subset, so callers get every version by number of pods and no weight applies: give the destination a subset, or set spec.traffic.manageRoute: true")]
+    #[error(
+        "{at} sends to {service} without a subset, so callers get every version by number of pods and no weight applies: give the destination a subset, or set spec.traffic.manageRoute: true"
+    )]
     PlainRoute {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The service's full name.
         service: String,
     },
     /// A destination without subset beside some with one.
-    #[error("{at} sends {weight} to {service} without a subset beside subsets of it: that part reaches the canary by number of pods; give it a subset, or weight 0")]
+    #[error(
+        "{at} sends {weight} to {service} without a subset beside subsets of it: that part reaches the canary by number of pods; give it a subset, or weight 0"
+    )]
     MixedRoute {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The service's full name.
         service: String,
         /// Its weight.
@@ -105,21 +116,25 @@ pub enum RouteProblem {
     #[error("{at} has the weight {found}, which is no whole number from 0 to 2147483647: correct it")]
     BadWeight {
         /// The destination.
-        at: Place,
+        at: Box<Place>,
         /// As found.
         found: String,
     },
     /// A route with several destinations, all of weight 0.
-    #[error("{at} has weights that add up to 0, and Envoy refuses every route configuration that contains it: give one destination a weight")]
+    #[error(
+        "{at} has weights that add up to 0, and Envoy refuses every route configuration that contains it: give one destination a weight"
+    )]
     NoWeight {
         /// The route.
-        at: Place,
+        at: Box<Place>,
     },
     /// Others have all the weight.
-    #[error("{at} gives neither {stable} nor {canary} any weight (other destinations have it all), so there is nothing to share out: give {stable} a weight")]
+    #[error(
+        "{at} gives neither {stable} nor {canary} any weight (other destinations have it all), so there is nothing to share out: give {stable} a weight"
+    )]
     NothingToShare {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The stable destination.
         stable: String,
         /// The canary's.
@@ -129,17 +144,19 @@ pub enum RouteProblem {
     #[error("{at} names {arm} {times} times, so Serin cannot tell which weight is meant: merge these destinations into one")]
     NamedTwice {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The destination.
         arm: String,
         /// How often.
         times: usize,
     },
     /// The stable destination is not in the route.
-    #[error("{at} does not name {arm}, the stable version, so there is nobody to give the rest to: add the destination, or take the route out of spec.traffic.virtualServices")]
+    #[error(
+        "{at} does not name {arm}, the stable version, so there is nobody to give the rest to: add the destination, or take the route out of spec.traffic.virtualServices"
+    )]
     StableMissing {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The destination.
         arm: String,
     },
@@ -147,7 +164,7 @@ pub enum RouteProblem {
     #[error("{at} does not name {arm}, the canary, so its weight cannot be set: add the destination with weight 0 first")]
     CanaryMissing {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The destination.
         arm: String,
     },
@@ -155,7 +172,7 @@ pub enum RouteProblem {
     #[error("{at} sends to {arm}, the canary, alone{when}: an abort does not change it; remove the route, or point it at stable")]
     CanaryAlone {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The destination.
         arm: String,
         /// ` for requests that match`, or empty.
@@ -165,7 +182,7 @@ pub enum RouteProblem {
     #[error("{at}: {share} for the canary is no whole number of a total of {total}{others}: {}", total_hint(.needs))]
     NotWhole {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// What was asked for.
         share: Weight,
         /// The total that was to be used.
@@ -176,10 +193,12 @@ pub enum RouteProblem {
         needs: Option<u32>,
     },
     /// No total that Envoy takes keeps all shares exactly.
-    #[error("{at}: no total of weights up to {max} gives the canary each share of the plan and leaves the other destinations their {others} exactly: round the other destinations' weights to whole percent")]
+    #[error(
+        "{at}: no total of weights up to {max} gives the canary each share of the plan and leaves the other destinations their {others} exactly: round the other destinations' weights to whole percent"
+    )]
     NoTotal {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The largest total tried.
         max: u32,
         /// What others have.
@@ -189,7 +208,7 @@ pub enum RouteProblem {
     #[error("{at}: {total} is no total for weights, which is from 1 to 2147483647")]
     BadTotal {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The total.
         total: u32,
     },
@@ -197,13 +216,13 @@ pub enum RouteProblem {
     #[error("{at} carries no resourceVersion, so a change cannot be pinned to what was read: read it from the API server first")]
     NoResourceVersion {
         /// The object.
-        at: Place,
+        at: Box<Place>,
     },
     /// The index of no route.
     #[error("{at} does not exist: the object has {routes} http routes; read it again")]
     NoSuchRoute {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// How many there are.
         routes: usize,
     },
@@ -211,7 +230,7 @@ pub enum RouteProblem {
     #[error("{at} still gives {arm} {weight} of {total}, so it cannot be taken out: bring its weight to 0 first")]
     StillWeighted {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The destination.
         arm: String,
         /// Its weight.
@@ -223,15 +242,17 @@ pub enum RouteProblem {
     #[error("{at} has no other destination than {arm}, so it cannot be taken out: send the route elsewhere first")]
     LastDestination {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The destination.
         arm: String,
     },
     /// `mesh` beside the host `*`.
-    #[error("{at} serves the host \"*\", which Istio does not allow beside the gateway \"mesh\": write a VirtualService of its own for {service}, with gateways [mesh]")]
+    #[error(
+        "{at} serves the host \"*\", which Istio does not allow beside the gateway \"mesh\": write a VirtualService of its own for {service}, with gateways [mesh]"
+    )]
     AnyHostInMesh {
         /// The VirtualService.
-        at: Place,
+        at: Box<Place>,
         /// The service's full name.
         service: String,
     },
@@ -239,7 +260,7 @@ pub enum RouteProblem {
     #[error("{at} does not list {service} in spec.hosts, so binding it to the mesh would split nobody's calls: add the host first")]
     HostNotServed {
         /// The VirtualService.
-        at: Place,
+        at: Box<Place>,
         /// The service's full name.
         service: String,
     },
@@ -247,15 +268,15 @@ pub enum RouteProblem {
     #[error("{at} has no hosts and no VirtualService delegates to it, so it routes nothing: delegate to it, or give it hosts")]
     UnusedDelegate {
         /// The VirtualService.
-        at: Place,
+        at: Box<Place>,
     },
     /// A second VirtualService for the same callers and host.
     #[error("{at} and {other} both route {host} for {callers}, where {}: merge them into one, or give one of them another host or gateway", outcome(.merged))]
     SameHost {
         /// The one that is older, and wins in the mesh.
-        at: Place,
+        at: Box<Place>,
         /// The one that is younger.
-        other: Place,
+        other: Box<Place>,
         /// The host.
         host: String,
         /// `the mesh`, or `gateway shop/front`.
@@ -264,17 +285,21 @@ pub enum RouteProblem {
         merged: bool,
     },
     /// Another controller moves weights here.
-    #[error("{at} is managed by {controller} ({sign}), and two controllers on one route undo each other's work: end that one's hold on it, or delete this release")]
+    #[error(
+        "{at} is managed by {controller} ({sign}), and two controllers on one route undo each other's work: end that one's hold on it, or delete this release"
+    )]
     OtherController {
         /// The VirtualService.
-        at: Place,
+        at: Box<Place>,
         /// Its name.
         controller: String,
         /// How that is known.
         sign: String,
     },
     /// No DestinationRule for the host.
-    #[error("no DestinationRule for {service} applies in namespace {namespace}, and a first one would replace the mesh's own for all callers: write one with a subset for each version, or set spec.traffic.manageRoute: true")]
+    #[error(
+        "no DestinationRule for {service} applies in namespace {namespace}, and a first one would replace the mesh's own for all callers: write one with a subset for each version, or set spec.traffic.manageRoute: true"
+    )]
     NoRule {
         /// The service's full name.
         service: String,
@@ -282,7 +307,9 @@ pub enum RouteProblem {
         namespace: String,
     },
     /// Rules for the host that Istio does not merge.
-    #[error("{service} has DestinationRules that differ in exportTo or workloadSelector ({rules}), so callers see different subsets: make them agree, or merge them into one")]
+    #[error(
+        "{service} has DestinationRules that differ in exportTo or workloadSelector ({rules}), so callers see different subsets: make them agree, or merge them into one"
+    )]
     RulesDiffer {
         /// The service's full name.
         service: String,
@@ -290,17 +317,21 @@ pub enum RouteProblem {
         rules: String,
     },
     /// The rule that applies is not the service's own.
-    #[error("{at} is what applies to {service}, as {why}: a rule for the host itself would replace it for all callers; write that rule with a subset for each version, or set spec.traffic.manageRoute: true")]
+    #[error(
+        "{at} is what applies to {service}, as {why}: a rule for the host itself would replace it for all callers; write that rule with a subset for each version, or set spec.traffic.manageRoute: true"
+    )]
     RuleElsewhere {
         /// The rule.
-        at: Place,
+        at: Box<Place>,
         /// The service's full name.
         service: String,
         /// `its host is the pattern *.local`, `it stands in namespace istio-system`.
         why: String,
     },
     /// A subset lacks, and Serin may not write one.
-    #[error("no DestinationRule for {service} has the subset {subset:?}, and spec.traffic.destinationRule is Existing: add the subset with the labels {labels}")]
+    #[error(
+        "no DestinationRule for {service} has the subset {subset:?}, and spec.traffic.destinationRule is Existing: add the subset with the labels {labels}"
+    )]
     NoSubset {
         /// The service's full name.
         service: String,
@@ -313,7 +344,7 @@ pub enum RouteProblem {
     #[error("{at} has a subset {subset:?} that selects {found}, not {wanted}: rename it, or correct its labels")]
     SubsetTaken {
         /// The rule.
-        at: Place,
+        at: Box<Place>,
         /// The subset.
         subset: String,
         /// What it selects.
@@ -322,16 +353,18 @@ pub enum RouteProblem {
         wanted: String,
     },
     /// A rule of Serin's name that is not Serin's.
-    #[error("{at} has the name of Serin's own rule and not its label app.kubernetes.io/managed-by: serin: rename it, or add the label to hand it over")]
+    #[error(
+        "{at} has the name of Serin's own rule and not its label app.kubernetes.io/managed-by: serin: rename it, or add the label to hand it over"
+    )]
     NotOurs {
         /// The rule.
-        at: Place,
+        at: Box<Place>,
     },
     /// A subset that a route still names.
     #[error("the subset {subset:?} is still named by {at}, whose callers would get 503 without it: take the destination out first")]
     SubsetInUse {
         /// The route.
-        at: Place,
+        at: Box<Place>,
         /// The subset.
         subset: String,
     },

@@ -145,7 +145,8 @@ fn most_specific(rules: &[&Value], namespace: &str, service: &ServiceName) -> Op
         match groups.iter_mut().find(|group| group.export_to == export_to && group.selector == selector) {
             Some(group) => group.merge(rule),
             None => {
-                let mut group = Group { members: Vec::new(), export_to, selector, subsets: Vec::new(), unheard: Vec::new(), traffic_policy: None };
+                let mut group =
+                    Group { members: Vec::new(), export_to, selector, subsets: Vec::new(), unheard: Vec::new(), traffic_policy: None };
                 group.merge(rule);
                 groups.push(group);
             }

@@ -4,6 +4,7 @@
 //! Deliberately no judgement about permission: whether `manageRoute` allows a change is for the caller to ask; each function
 //! says whether it needs it.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -60,7 +61,13 @@ pub fn split_plain(vs: &Value, routes: &[usize], arms: &Arms, guard: Guard) -> R
         let plain: Vec<&Destination> = read.destinations.iter().filter(|d| d.host == arms.stable.host && d.subset.is_none()).collect();
         let stable = match plain.as_slice() {
             [one] => *one,
-            [] => return Err(RouteProblem::NotOurRoute { at, service: arms.stable.host.clone(), what: String::from("it has no destination without subset") }),
+            [] => {
+                return Err(RouteProblem::NotOurRoute {
+                    at,
+                    service: arms.stable.host.clone(),
+                    what: String::from("it has no destination without subset"),
+                });
+            }
             several => return Err(RouteProblem::NamedTwice { at, arm: arms.stable.host.clone(), times: several.len() }),
         };
         if let Some(subset) = &arms.stable.subset {
@@ -163,7 +170,7 @@ fn each(
     vs: &Value,
     routes: &[usize],
     guard: Guard,
-    edit: impl Fn(&mut Patch, usize, ReadRoute, Place) -> Result<(), RouteProblem>,
+    edit: impl Fn(&mut Patch, usize, ReadRoute, Box<Place>) -> Result<(), RouteProblem>,
 ) -> Result<Patch, Vec<RouteProblem>> {
     let mut patch = Patch::default();
     let mut problems = Vec::new();

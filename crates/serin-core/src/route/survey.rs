@@ -3,6 +3,7 @@
 //! Deliberately changes nothing and remembers nothing.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -242,7 +243,7 @@ pub fn look(vs: &Value, service: &ServiceName, only: Option<&[String]>) -> Surve
 }
 
 /// A route that sends to the service becomes a split, or problems, or both.
-fn judge(survey: &mut Survey, vs: &Value, service: &ServiceName, at: Place, read: ReadRoute, shadowed_by: Option<usize>) {
+fn judge(survey: &mut Survey, vs: &Value, service: &ServiceName, at: Box<Place>, read: ReadRoute, shadowed_by: Option<usize>) {
     survey.problems.extend(read.bad.into_iter().map(|(_, problem)| problem));
     let index = read.index;
     let single = read.destinations.len() == 1;
@@ -326,7 +327,7 @@ fn below_http(vs: &Value, service: &ServiceName) -> Vec<RouteProblem> {
         for (index, route) in list(vs, &format!("/spec/{layer}")).iter().enumerate() {
             let mut hosts = list(route, "/route").iter().filter_map(|entry| text(entry, "/destination/host"));
             if hosts.any(|host| service.is(host, namespace(vs))) {
-                let at = Place { field: format!("spec.{layer}[{index}]"), ..Place::whole(VIRTUAL_SERVICE, vs) };
+                let at = Box::new(Place::field(VIRTUAL_SERVICE, vs, format!("spec.{layer}[{index}]")));
                 problems.push(RouteProblem::NotHttp { at, service: service.fqdn() });
             }
         }
@@ -337,14 +338,15 @@ fn below_http(vs: &Value, service: &ServiceName) -> Vec<RouteProblem> {
 /// Whether no request gets past this route: no match, or one that asks for nothing. A prefix `/` is every path.
 fn takes_everything(route: &Value) -> bool {
     let conditions = list(route, "/match");
-    conditions.is_empty() || conditions.iter().any(|condition| match condition.as_object() {
-        Some(fields) => fields.iter().all(|(field, value)| match field.as_str() {
-            "name" | "statPrefix" | "ignoreUriCase" => true,
-            "uri" => text(value, "/prefix") == Some("/") || matches!(text(value, "/regex"), Some(".*" | "/.*")),
-            _ => false,
-        }),
-        None => false,
-    })
+    conditions.is_empty()
+        || conditions.iter().any(|condition| match condition.as_object() {
+            Some(fields) => fields.iter().all(|(field, value)| match field.as_str() {
+                "name" | "statPrefix" | "ignoreUriCase" => true,
+                "uri" => text(value, "/prefix") == Some("/") || matches!(text(value, "/regex"), Some(".*" | "/.*")),
+                _ => false,
+            }),
+            None => false,
+        })
 }
 
 /// Where a route mirrors to, by the older and the newer field.
@@ -373,13 +375,18 @@ fn instead(route: &Value, vs: &Value) -> String {
 
 impl Place {
     /// The object as a whole.
-    pub(super) fn whole(kind: &'static str, object: &Value) -> Self {
-        Self { kind, object: object_name(object), field: String::new(), name: None }
+    pub(super) fn whole(kind: &'static str, object: &Value) -> Box<Self> {
+        Box::new(Self { kind, object: object_name(object), field: String::new(), name: None })
     }
 
     /// An http route of a VirtualService.
-    pub(super) fn route(vs: &Value, index: usize) -> Self {
+    pub(super) fn route(vs: &Value, index: usize) -> Box<Self> {
         let name = text(vs, &format!("/spec/http/{index}/name")).map(ToString::to_string);
-        Self { field: format!("spec.http[{index}]"), name, ..Self::whole(VIRTUAL_SERVICE, vs) }
+        Box::new(Self { name, ..Self::field(VIRTUAL_SERVICE, vs, format!("spec.http[{index}]")) })
+    }
+
+    /// A field of an object.
+    pub(super) fn field(kind: &'static str, object: &Value, field: String) -> Self {
+        Self { kind, object: object_name(object), field, name: None }
     }
 }

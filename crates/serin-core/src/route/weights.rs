@@ -63,7 +63,11 @@ pub fn total_for(shares: &[Weight]) -> u32 {
 /// The route cannot be split, or no total up to 1,000,000 keeps everything whole.
 pub fn total_for_route(vs: &Value, index: usize, arms: &Arms, shares: &[Weight]) -> Result<u32, RouteProblem> {
     let pool = Pool::of(vs, index, arms)?;
-    pool.smallest_total(shares).ok_or_else(|| RouteProblem::NoTotal { at: Place::route(vs, index), max: LARGEST_TOTAL, others: pool.others_share() })
+    pool.smallest_total(shares).ok_or_else(|| RouteProblem::NoTotal {
+        at: Place::route(vs, index),
+        max: LARGEST_TOTAL,
+        others: pool.others_share(),
+    })
 }
 
 /// The patch that gives the canary `share` of what stable and canary get together on the route `spec.http[index]`.
@@ -181,7 +185,11 @@ fn withdraw_into(patch: &mut Patch, vs: &Value, index: usize, arms: &Arms) -> Re
     }
     if destinations.len() == 1 {
         let matched = !list(vs, &format!("/spec/http/{index}/match")).is_empty();
-        return Err(RouteProblem::CanaryAlone { at, arm: arms.canary.label(), when: if matched { " for requests that match" } else { "" } });
+        return Err(RouteProblem::CanaryAlone {
+            at,
+            arm: arms.canary.label(),
+            when: if matched { " for requests that match" } else { "" },
+        });
     }
     let unreadable = |d: &Destination| bad.iter().any(|(position, _)| *position == d.position);
     let sum = |of: &mut dyn Iterator<Item = &Destination>| of.map(|d| u64::from(d.weight.unwrap_or(0))).sum::<u64>();
@@ -288,9 +296,13 @@ impl Pool {
             // Every total that works is a multiple of each share's denominator.
             let parts = self.others.iter().filter_map(|place| self.destinations.get(*place)).map(|d| u128::from(d.weight.unwrap_or(0)));
             let of_route = parts.map(|w| denominator(w, u128::from(self.sum)));
-            let of_pool = shares.iter().map(|q| denominator(u128::from(self.weight) * u128::from(q.parts()), u128::from(self.sum) * u128::from(Weight::WHOLE)));
+            let of_pool = shares
+                .iter()
+                .map(|q| denominator(u128::from(self.weight) * u128::from(q.parts()), u128::from(self.sum) * u128::from(Weight::WHOLE)));
             let pool = denominator(u128::from(self.weight), u128::from(self.sum));
-            let step = of_route.chain(of_pool).try_fold(pool, |a, b| (a / gcd_wide(a, b)).checked_mul(b).filter(|l| *l <= u128::from(LARGEST_TOTAL)))?;
+            let step = of_route
+                .chain(of_pool)
+                .try_fold(pool, |a, b| (a / gcd_wide(a, b)).checked_mul(b).filter(|l| *l <= u128::from(LARGEST_TOTAL)))?;
             let total = step.checked_mul(u128::from(WHOLE_IN_PERCENT).div_ceil(step))?;
             u32::try_from(total).ok().filter(|total| *total <= LARGEST_TOTAL).filter(works)
         })

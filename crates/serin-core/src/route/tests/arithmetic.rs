@@ -1,8 +1,8 @@
 //! Shares asked for are shares obtained, exactly; nothing else moves; an abort always ends at zero.
 
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
-use alloc::{format, vec};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -55,15 +55,35 @@ fn weights_come_in_all_forms() {
         ("canary first", route(&[(h, "v2", json!(10)), (h, "v1", json!(90))]), "1", json!([1, 99])),
         ("canary's absent", route(&[(h, "v1", json!(100)), (h, "v2", Value::Null)]), "5", json!([95, 5])),
         ("stable's absent", route(&[(h, "v1", Value::Null), (h, "v2", json!(100))]), "50", json!([50, 50])),
-        ("null is absent", json!({"route": [{"destination": {"host": h, "subset": "v1"}, "weight": 100}, {"destination": {"host": h, "subset": "v2"}, "weight": null}]}), "5", json!([95, 5])),
+        (
+            "null is absent",
+            json!({"route": [{"destination": {"host": h, "subset": "v1"}, "weight": 100}, {"destination": {"host": h, "subset": "v2"}, "weight": null}]}),
+            "5",
+            json!([95, 5]),
+        ),
         ("floats that are whole", route(&[(h, "v1", json!(90.0)), (h, "v2", json!(10.0))]), "20", json!([80, 20])),
         ("sub-percent", route(&[(h, "v1", json!(100)), (h, "v2", json!(0))]), "0.5%", json!([995, 5])),
         ("a thousandth of a percent", route(&[(h, "v1", json!(100)), (h, "v2", json!(0))]), "0.001%", json!([99_999, 1])),
-        ("another host keeps a fifth", route(&[(h, "v1", json!(80)), (h, "v2", json!(0)), ("legacy", "", json!(20))]), "10", json!([72, 8, 20])),
-        ("which needs a finer total", route(&[(h, "v1", json!(80)), (h, "v2", json!(0)), ("legacy", "", json!(20))]), "1", json!([792, 8, 200])),
+        (
+            "another host keeps a fifth",
+            route(&[(h, "v1", json!(80)), (h, "v2", json!(0)), ("legacy", "", json!(20))]),
+            "10",
+            json!([72, 8, 20]),
+        ),
+        (
+            "which needs a finer total",
+            route(&[(h, "v1", json!(80)), (h, "v2", json!(0)), ("legacy", "", json!(20))]),
+            "1",
+            json!([792, 8, 200]),
+        ),
         ("a third, kept exactly", route(&[(h, "v1", json!(2)), (h, "v2", json!(0)), ("legacy", "", json!(1))]), "50", json!([34, 34, 34])),
         ("an older subset at 0", route(&[(h, "v0", json!(0)), (h, "v1", json!(90)), (h, "v2", json!(10))]), "30", json!([0, 70, 30])),
-        ("an older subset, absent", route(&[(h, "v0", Value::Null), (h, "v1", json!(90)), (h, "v2", json!(10))]), "30", json!([null, 70, 30])),
+        (
+            "an older subset, absent",
+            route(&[(h, "v0", Value::Null), (h, "v1", json!(90)), (h, "v2", json!(10))]),
+            "30",
+            json!([null, 70, 30]),
+        ),
         ("an older subset with some", route(&[(h, "v0", json!(50)), (h, "v1", json!(50)), (h, "v2", json!(0))]), "10", json!([50, 45, 5])),
         ("the host in full", route(&[("my-app.default.svc.cluster.local", "v1", json!(90)), (h, "v2", json!(10))]), "25", json!([75, 25])),
         ("the host as a whole, at 0", route(&[(h, "", json!(0)), (h, "v1", json!(90)), (h, "v2", json!(10))]), "25", json!([0, 75, 25])),
@@ -115,7 +135,8 @@ fn a_total_that_does_not_fit_names_the_one_that_does() {
 
 #[test]
 fn the_total_is_the_smallest_in_which_all_shares_are_whole() {
-    let table: &[(&[&str], u32)] = &[(&[], 100), (&["1", "5", "50", "100"], 100), (&["0.5%", "50"], 1_000), (&["0.25%"], 10_000), (&["0.001%", "1"], 100_000)];
+    let table: &[(&[&str], u32)] =
+        &[(&[], 100), (&["1", "5", "50", "100"], 100), (&["0.5%", "50"], 1_000), (&["0.25%"], 10_000), (&["0.001%", "1"], 100_000)];
     for (shares, total) in table {
         let shares: Vec<Weight> = shares.iter().map(|s| percent(s)).collect();
         assert_eq!(total_for(&shares), *total, "{shares:?}");
@@ -143,13 +164,21 @@ fn routes_of_one_virtual_service_change_in_one_patch() {
     let mut api = route(&[(h, "v1", json!(100)), (h, "v2", json!(0))]);
     api["name"] = json!("api");
     api["match"] = json!([{"uri": {"prefix": "/api"}}]);
-    let vs = of(json!([api, {"name": "old", "redirect": {"uri": "/"}, "match": [{"uri": {"exact": "/old"}}]}, route(&[(h, "v1", json!(9)), (h, "v2", json!(1))])]));
+    let vs = of(
+        json!([api, {"name": "old", "redirect": {"uri": "/"}, "match": [{"uri": {"exact": "/old"}}]}, route(&[(h, "v1", json!(9)), (h, "v2", json!(1))])]),
+    );
     let routes = [RouteTotal { index: 0, total: 100 }, RouteTotal { index: 2, total: 1000 }];
     let patch = set_shares(&vs, &routes, &arms("v1", "v2"), percent("20"), Guard::Forward).expect("a patch");
     let after = apply(&vs, &patch).expect("it applies");
     assert_eq!((weights(&after, 0), weights(&after, 2)), (vec![json!(80), json!(20)], vec![json!(800), json!(200)]));
     assert_eq!(describe(&patch), ["spec.http[0] \"api\" route: v1 100 → 80, v2 0 → 20", "spec.http[2] route: v1 9 → 800, v2 1 → 200"]);
-    let problems = set_shares(&vs, &[RouteTotal { index: 1, total: 100 }, RouteTotal { index: 7, total: 100 }], &arms("v1", "v2"), percent("20"), Guard::Forward);
+    let problems = set_shares(
+        &vs,
+        &[RouteTotal { index: 1, total: 100 }, RouteTotal { index: 7, total: 100 }],
+        &arms("v1", "v2"),
+        percent("20"),
+        Guard::Forward,
+    );
     let codes: Vec<&str> = problems.expect_err("two problems").iter().map(RouteProblem::code).collect();
     assert_eq!(codes, ["StableMissing", "NoSuchRoute"]);
 }
@@ -190,7 +219,11 @@ fn an_abort_works_from_every_state() {
         ("done already", route(&[(h, "v1", json!(100)), (h, "v2", json!(0))]), json!([100, 0])),
         ("others have it all", route(&[(h, "v1", json!(0)), (h, "v2", json!(0)), ("legacy", "", json!(5))]), json!([0, 0, 5])),
         ("others keep theirs", route(&[(h, "v1", json!(50)), (h, "v2", json!(30)), ("legacy", "", json!(20))]), json!([80, 0, 20])),
-        ("thirds, which have no whole total", route(&[(h, "v1", json!(1)), (h, "v2", json!(1)), ("legacy", "", json!(1))]), json!([2, 0, 1])),
+        (
+            "thirds, which have no whole total",
+            route(&[(h, "v1", json!(1)), (h, "v2", json!(1)), ("legacy", "", json!(1))]),
+            json!([2, 0, 1]),
+        ),
         ("the canary named twice", route(&[(h, "v1", json!(80)), (h, "v2", json!(15)), (h, "v2", json!(5))]), json!([100, 0, 0])),
         ("stable named twice", route(&[(h, "v1", json!(40)), (h, "v1", json!(40)), (h, "v2", json!(20))]), json!([60, 40, 0])),
         ("the canary's weight is no weight", route(&[(h, "v1", json!(90)), (h, "v2", json!("10"))]), json!([90, 0])),
@@ -214,7 +247,12 @@ fn an_abort_says_what_it_leaves_and_does_the_rest() {
     let h = "my-app";
     let mut testers = route(&[(h, "v2", Value::Null)]);
     testers["match"] = json!([{"headers": {"x-beta": {"exact": "true"}}}]);
-    let vs = of(json!([testers, route(&[(h, "v2", json!(1)), ("legacy", "", json!(1))]), route(&[(h, "v1", json!(1)), (h, "v2", json!(1))]), route(&[(h, "v2", json!(7))])]));
+    let vs = of(json!([
+        testers,
+        route(&[(h, "v2", json!(1)), ("legacy", "", json!(1))]),
+        route(&[(h, "v1", json!(1)), (h, "v2", json!(1))]),
+        route(&[(h, "v2", json!(7))])
+    ]));
     let done = abort(&vs, None, &arms("v1", "v2"), None);
     let codes: Vec<&str> = done.left.iter().map(RouteProblem::code).collect();
     assert_eq!(codes, ["CanaryAlone", "StableMissing", "CanaryAlone"]);
@@ -252,7 +290,12 @@ fn the_mark_never_overwrites_annotations() {
 }
 
 fn weight_of_anything() -> impl Strategy<Value = Value> {
-    prop_oneof![Just(Value::Null), (0_u32..=120).prop_map(|w| json!(w)), (0_u32..=5000).prop_map(|w| json!(w)), (0_u32..=20).prop_map(|w| json!(f64::from(w)))]
+    prop_oneof![
+        Just(Value::Null),
+        (0_u32..=120).prop_map(|w| json!(w)),
+        (0_u32..=5000).prop_map(|w| json!(w)),
+        (0_u32..=20).prop_map(|w| json!(f64::from(w)))
+    ]
 }
 
 /// A destination that is neither arm: another host, or a third subset; with fields that Serin does not know.
@@ -273,18 +316,23 @@ fn bystander() -> impl Strategy<Value = Value> {
 
 /// A route with both arms once, in any order, among bystanders.
 fn a_route() -> impl Strategy<Value = Value> {
-    (weight_of_anything(), weight_of_anything(), prop::collection::vec(bystander(), 0..4), any::<u64>()).prop_map(|(stable, canary, others, order)| {
-        let arms = route(&[("my-app", "v1", stable), ("my-app.default.svc.cluster.local", "v2", canary)]);
-        let mut entries: Vec<Value> = arms["route"].as_array().expect("a list").clone();
-        entries.extend(others);
-        let turn = usize::try_from(order % entries.len() as u64).expect("small");
-        entries.rotate_left(turn);
-        json!({"name": "r", "timeout": "3s", "retries": {"attempts": 0}, "route": entries})
-    })
+    (weight_of_anything(), weight_of_anything(), prop::collection::vec(bystander(), 0..4), any::<u64>()).prop_map(
+        |(stable, canary, others, order)| {
+            let arms = route(&[("my-app", "v1", stable), ("my-app.default.svc.cluster.local", "v2", canary)]);
+            let mut entries: Vec<Value> = arms["route"].as_array().expect("a list").clone();
+            entries.extend(others);
+            let turn = usize::try_from(order % entries.len() as u64).expect("small");
+            entries.rotate_left(turn);
+            json!({"name": "r", "timeout": "3s", "retries": {"attempts": 0}, "route": entries})
+        },
+    )
 }
 
 fn a_share() -> impl Strategy<Value = Weight> {
-    prop_oneof![0_u32..=100, Just(100)].prop_map(|p| Weight::percent(p).expect("a weight")).boxed().prop_union((0_u32..=100_000).prop_map(|p| Weight::from_parts(p).expect("a weight")).boxed())
+    prop_oneof![0_u32..=100, Just(100)]
+        .prop_map(|p| Weight::percent(p).expect("a weight"))
+        .boxed()
+        .prop_union((0_u32..=100_000).prop_map(|p| Weight::from_parts(p).expect("a weight")).boxed())
 }
 
 /// The share of every destination that is no arm, in order.
@@ -406,7 +454,7 @@ fn shares_show_as_percent_or_as_they_are() {
     let shown = |parts, of| Share::new(parts, of).map(|share| share.to_string());
     let table = [(1, 10, "10 %"), (1, 200, "0.5 %"), (0, 7, "0 %"), (7, 7, "100 %"), (1, 3, "1/3"), (1, 1_000_000, "1/1000000")];
     for (parts, of, text) in table {
-        assert_eq!(shown(parts, of), Some(String::from(text)), "{}", format!("{parts}/{of}"));
+        assert_eq!(shown(parts, of), Some(String::from(text)), "{parts}/{of}");
     }
     assert_eq!((shown(1, 0), shown(2, 1)), (None, None));
 }

@@ -73,7 +73,9 @@ fn apply(object: &Value, patch: &Patch) -> Result<Value, String> {
 /// The object without any weight: what a weight patch must leave as it is.
 fn without_weights(object: &Value) -> Value {
     match object {
-        Value::Object(fields) => fields.iter().filter(|(key, _)| *key != "weight").map(|(key, value)| (key.clone(), without_weights(value))).collect(),
+        Value::Object(fields) => {
+            fields.iter().filter(|(key, _)| *key != "weight").map(|(key, value)| (key.clone(), without_weights(value))).collect()
+        }
         Value::Array(items) => items.iter().map(without_weights).collect(),
         other => other.clone(),
     }
