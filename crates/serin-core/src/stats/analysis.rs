@@ -52,6 +52,16 @@ impl Test {
         }
     }
 
+    /// Section 7, for when nothing goes to stable any more: the limit that stands in its place, from the upper display limit of its
+    /// last known counts. A drift of stable is then no longer cancelled; say "baseline frozen" with the verdict.
+    #[must_use]
+    pub fn frozen(&self, stable: Counts, alpha: f64) -> Self {
+        match self.clean() {
+            Self::Compare { margin, ratio } => Self::Limit { max: (margin + ratio * super::interval::rate(stable, alpha).1).min(1.0) },
+            limit @ Self::Limit { .. } => limit,
+        }
+    }
+
     /// The same within the bounds of the formulas. What is no number asks for nothing: no verdict follows.
     pub(crate) fn clean(&self) -> Self {
         match *self {

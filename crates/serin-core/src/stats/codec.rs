@@ -43,7 +43,7 @@ impl Writer {
     pub(crate) fn number(&mut self, value: f64) {
         // A short number is written plus one, seven bits a byte: its first byte is never 0, which marks a long one. Minus zero is long.
         let whole = value as u64;
-        if value >= 0.0 && value < SHORT && (whole as f64).to_bits() == value.to_bits() {
+        if (0.0..SHORT).contains(&value) && (whole as f64).to_bits() == value.to_bits() {
             let mut rest = whole + 1;
             while rest >= 0x80 {
                 self.bytes.push((rest as u8 & 0x7f) | 0x80);

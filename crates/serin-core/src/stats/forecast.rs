@@ -103,10 +103,21 @@ pub fn needed(speed: Speed, evidence: f64) -> Needed {
     Needed { least, median: at(0.5), ninety: at(0.9) }
 }
 
-/// Minutes for so many canary requests: `rate` requests a second to both versions together, `weight` the canary's share of them, `bursts` the
-/// burst factor. Infinite without traffic.
-pub fn minutes(requests: f64, weight: f64, rate: f64, bursts: f64) -> f64 {
-    requests * bursts.max(1.0) / (weight * rate * 60.0).max(f64::MIN_POSITIVE)
+/// How fast requests come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stream {
+    /// The canary's share of them, as a fraction.
+    pub weight: f64,
+    /// Requests a second to both versions together.
+    pub rate: f64,
+    /// The burst factor: how many times more of them it takes (1: no bursts).
+    pub bursts: f64,
+}
+
+/// Minutes for so many canary requests. Without traffic it takes for ever, which is a very large number.
+pub fn minutes(requests: f64, s: &Stream) -> f64 {
+    let per_minute = s.weight * s.rate * 60.0;
+    if per_minute > 0.0 { (requests * s.bursts.max(1.0) / per_minute).min(f64::MAX) } else { f64::MAX }
 }
 
 /// Coarser margins that a step may ask for when the plan's own would take too long, as multiples of it.
@@ -116,10 +127,10 @@ const COARSEST: f64 = 0.05;
 
 /// Section 8's graded margin: the smallest of m, 2m, 5m, 10m, 20m (none above 5 points) whose 90 % forecast fits into the time, to be chosen at a step's start and
 /// kept. `None` if none fits. The last confirm step has to ask for m itself, or the promise is given up.
-pub fn graded_margin(p: f64, weight: f64, rate: f64, bursts: f64, margin: f64, ratio: f64, beta: f64, minutes_there: f64) -> Option<f64> {
+pub fn graded_margin(p: f64, margin: f64, ratio: f64, beta: f64, stream: &Stream, minutes_there: f64) -> Option<f64> {
     let grades = GRADES.iter().map(|g| g * margin).enumerate().filter(|(i, m)| *i == 0 || *m <= COARSEST).map(|(_, m)| m);
     let fits = |m: &f64| {
-        pass_speed(p, weight, *m, ratio).is_some_and(|s| minutes(needed(s, pass_evidence_needed(beta)).ninety, weight, rate, bursts) <= minutes_there)
+        pass_speed(p, stream.weight, *m, ratio).is_some_and(|s| minutes(needed(s, pass_evidence_needed(beta)).ninety, stream) <= minutes_there)
     };
     grades.into_iter().find(fits)
 }
@@ -181,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_short_step_asks_for_a_coarser_margin_and_none_above_five_points() {
-        let grade = |minutes| graded_margin(0.001, 0.01, 5.0, 1.0, 0.005, 1.0, 0.05, minutes);
+        let grade = |minutes| graded_margin(0.001, 0.005, 1.0, 0.05, &Stream { weight: 0.01, rate: 5.0, bursts: 1.0 }, minutes);
         assert_eq!(grade(1e6), Some(0.005));
         assert_eq!(grade(60.0), Some(0.05));
         assert_eq!(grade(1.0), None);
@@ -189,6 +200,6 @@ mod tests {
 
     #[test]
     fn without_traffic_it_takes_for_ever() {
-        assert!(minutes(100.0, 0.1, 0.0, 1.0) > 1e300);
+        assert!(minutes(100.0, &Stream { weight: 0.1, rate: 0.0, bursts: 1.0 }) > 1e300);
     }
 }

@@ -272,7 +272,6 @@ fn drift_and_shared_outages_convict_nobody() {
         aborted += u32::from(a.harm(&tests, &SETTINGS).failed);
     }
     assert!(aborted <= 50, "{aborted} of 400");
-    println!("{aborted} of 400 at the margin were aborted");
 }
 
 #[test]
@@ -314,4 +313,31 @@ fn a_checkpoint_of_another_format_is_refused_by_name() {
     let newer = text.replacen("1.", "2.", 1);
     assert_eq!(Analysis::from_checkpoint(&newer), Err(CheckpointError::UnknownFormat { found: "2".into(), known: 1 }));
     assert!(matches!(Analysis::from_checkpoint(&text[..text.len() - 6]), Err(CheckpointError::Damaged { .. })));
+}
+
+#[test]
+fn a_frozen_baseline_allows_what_stable_may_have_had_and_the_margin() {
+    let Test::Limit { max } = compare(0.005)[0].test.frozen(Counts::new(10_000.0, 100.0), 0.05) else { panic!("a limit") };
+    assert!((0.0175..0.0195).contains(&max), "{max}");
+    assert_eq!(Test::Limit { max: 0.02 }.frozen(Counts::default(), 0.05), Test::Limit { max: 0.02 });
+    assert_eq!(compare(0.005)[0].test.frozen(Counts::default(), 0.05), Test::Limit { max: 1.0 }, "nothing known allows everything");
+}
+
+#[test]
+fn requests_still_needed_shrink_with_the_evidence_and_end_at_none() {
+    let tests = compare(0.01);
+    let mut a = started(&tests);
+    poll(&mut a, &tests, Batch::new(1.0, 0.0, 20_000.0, 20.0));
+    let mut before = f64::INFINITY;
+    for _ in 0..100 {
+        let more = a.requests_needed(0, &tests, &SETTINGS, 0.1).expect("it can pass");
+        assert!(more <= before, "{more} after {before}");
+        before = more;
+        poll(&mut a, &tests, Batch::new(10.0, 0.0, 90.0, 0.0));
+    }
+    assert!(a.fitness(0, &SETTINGS).fit && a.requests_needed(0, &tests, &SETTINGS, 0.1) == Some(0.0));
+    assert_eq!(a.requests_needed(0, &compare(0.0), &SETTINGS, 0.1), Some(0.0), "already shown");
+    assert_eq!(started(&tests).requests_needed(0, &compare(0.0), &SETTINGS, 0.1), None);
+    let gross = started(&tests).gross_requests_needed(0, &SETTINGS).expect("it can");
+    assert!((14.0..30.0).contains(&gross), "{gross}");
 }

@@ -1,7 +1,7 @@
 //! Whatever comes in: no panic, no NaN, and the state can be written and read.
 
 use proptest::prelude::*;
-use serin_core::stats::{Analysis, Batch, Bursts, Counting, Counts, History, MetricTest, Settings, Split, Test, forecast, interval};
+use serin_core::stats::{Analysis, Batch, Bursts, Counting, Counts, Histogram, History, MetricTest, Settings, Split, Test, forecast, interval};
 
 pub(crate) fn any_number() -> impl Strategy<Value = f64> {
     prop_oneof![
@@ -81,11 +81,30 @@ proptest! {
         prop_assert!(0.0 <= lo && lo <= hi && hi <= 1.0, "{} {}", lo, hi);
         let (lo, hi) = interval::difference(&Batch { canary: c, stable: s }, v[0]);
         prop_assert!(-1.0 <= lo && lo <= hi && hi <= 1.0, "{} {}", lo, hi);
+        let stream = forecast::Stream { weight: v[1], rate: v[6], bursts: v[7] };
         for speed in [forecast::pass_speed(v[0], v[1], v[2], v[3]), forecast::harm_speed(v[0], v[4], v[1], v[2], v[3]), forecast::limit_pass_speed(v[0], v[2])].into_iter().flatten() {
             let n = forecast::needed(speed, v[5]);
             prop_assert!(n.least > 0.0 && n.least <= n.median && n.median <= n.ninety, "{:?} {:?}", speed, n);
-            prop_assert!(!forecast::minutes(n.median, v[1], v[6], v[7]).is_nan());
+            prop_assert!(!forecast::minutes(n.median, &stream).is_nan());
         }
-        let _ = forecast::graded_margin(v[0], v[1], v[6], v[7], v[2], v[3], v[4], v[5]);
+        let _ = forecast::graded_margin(v[0], v[2], v[3], v[4], &stream, v[5]);
+    }
+
+    #[test]
+    fn no_input_breaks_a_histogram(buckets in prop::collection::vec((any_number(), any_number()), 0..8), total in any_number(), q in any_number(), r in any_number()) {
+        let h = Histogram::new(&buckets, total);
+        for q in [q, 0.5, 0.99] {
+            if let Some(m) = h.margins(q, r) {
+                for e in m.edges() {
+                    prop_assert!(e.margin > 0.0 && e.margin <= e.margin_max + 1e-12 && e.margin_max <= 1.0, "{:?}", e);
+                }
+                prop_assert!(!m.to_string().is_empty());
+            }
+            let (lo, hi) = h.quantile(q, r);
+            prop_assert!(lo >= 0.0 && hi > 0.0);
+        }
+        for p in h.strict_pairs(r) {
+            prop_assert!(p.lo_ms < p.hi_ms && p.batch(&h, &h).is_some());
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Every row of every reference table, within its tolerance.
 
-use serin_core::stats::{Analysis, Batch, Bursts, Counting, Counts, History, MetricTest, Settings, Split, Test, bet, forecast, interval};
+use serin_core::stats::{Analysis, Batch, Bursts, Counting, Counts, Histogram, History, MetricTest, Settings, Split, Test, bet, forecast, interval};
 
 use crate::table::{close, rows};
 
@@ -102,7 +102,7 @@ fn forecasts_meet_the_reference() {
         };
         let speed = speed.expect("every row has a verdict");
         let needed = forecast::needed(speed, l);
-        let minutes = |n: f64| forecast::minutes(n, w, r.get("rate_per_s"), 1.0);
+        let minutes = |n: f64| forecast::minutes(n, &forecast::Stream { weight: w, rate: r.get("rate_per_s"), bursts: 1.0 });
         let got = [
             ("L", l),
             ("g", speed.drift),
@@ -116,5 +116,41 @@ fn forecasts_meet_the_reference() {
         for (name, got) in got {
             close(r.line, name, got, r.get(name), 1e-6 * r.get(name));
         }
+    }
+}
+
+#[test]
+fn latency_margins_meet_the_reference() {
+    let all = rows(include_str!("../reference/latency_margin.csv"));
+    assert_eq!(all.len(), 61 - 1);
+    for r in &all {
+        let h = Histogram::new(&r.cumulative(), r.get("total"));
+        let m = h.margins(r.get("q"), r.get("r")).expect("every row has margins");
+        let (b, a) = (m.upper, m.lower);
+        let got = [
+            ("b_ms", b.map(|e| e.bound_ms)),
+            ("a_ms", a.map(|e| e.bound_ms)),
+            ("m_b", b.map(|e| e.margin)),
+            ("m_b_max", b.map(|e| e.margin_max)),
+            ("m_a", a.map(|e| e.margin)),
+            ("m_a_max", a.map(|e| e.margin_max)),
+            ("resolution", m.resolution()),
+        ];
+        for (name, got) in got {
+            match (got, r.maybe(name)) {
+                (Some(got), Some(want)) => close(r.line, name, got, want, 1e-9),
+                (got, want) => assert_eq!(got, want, "line {} {name}", r.line),
+            }
+        }
+    }
+}
+
+#[test]
+fn quantile_intervals_meet_the_reference() {
+    let all = rows(include_str!("../reference/quantile.csv"));
+    assert_eq!(all.len(), 61 - 1);
+    for r in &all {
+        let h = Histogram::new(&r.cumulative(), r.get("total"));
+        assert_eq!(h.quantile(r.get("q"), r.get("alpha")), (r.get("lower_ms"), r.get("upper_ms")), "line {}", r.line);
     }
 }

@@ -21,6 +21,14 @@ impl Row {
     pub(crate) fn get(&self, name: &str) -> f64 {
         self.maybe(name).unwrap_or_else(|| panic!("line {}: {name} is empty", self.line))
     }
+
+    /// The fields whose names begin so, in the file's order of bounds.
+    pub(crate) fn cumulative(&self) -> Vec<(f64, f64)> {
+        let mut buckets: Vec<(f64, f64)> =
+            self.fields.iter().filter_map(|(k, v)| Some((k.strip_prefix("le_")?.parse().ok()?, v.parse().ok()?))).collect();
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        buckets
+    }
 }
 
 pub(crate) fn rows(file: &str) -> Vec<Row> {
