@@ -15,31 +15,31 @@ use serin_core::units::{ObjectName, Timestamp, VersionName, Weight};
 /// One file of this folder.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Story {
+pub(crate) struct Story {
     /// What happens, as one sentence.
-    pub story: String,
+    pub(crate) story: String,
     /// How long it lasts, in minutes.
-    pub minutes: f64,
+    pub(crate) minutes: f64,
     /// Requests per second to the service.
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// The CanaryRelease's spec.
-    pub spec: serde_json::Value,
+    pub(crate) spec: serde_json::Value,
     /// What is there at the beginning.
-    pub versions: BTreeMap<String, Version>,
+    pub(crate) versions: BTreeMap<String, Version>,
     /// VirtualServices by name; by default one, `my-app`.
     #[serde(default = "one_route")]
-    pub routes: Vec<String>,
+    pub(crate) routes: Vec<String>,
     /// Which versions have a subset at the beginning; by default all that are there.
-    pub subsets: Option<Vec<String>>,
+    pub(crate) subsets: Option<Vec<String>>,
     /// Why no subset may be written, if so.
-    pub no_subsets: Option<String>,
+    pub(crate) no_subsets: Option<String>,
     /// What happens later.
     #[serde(default)]
-    pub then: Vec<Change>,
+    pub(crate) then: Vec<Change>,
     /// All events, in order: `Code: a part of the sentence`.
-    pub events: Vec<String>,
+    pub(crate) events: Vec<String>,
     /// What must be so at the end.
-    pub end: End,
+    pub(crate) end: End,
 }
 
 fn one_route() -> Vec<String> {
@@ -49,101 +49,101 @@ fn one_route() -> Vec<String> {
 /// A version and its Deployment `my-app-VERSION`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Version {
+pub(crate) struct Version {
     /// Replicas asked for.
-    pub pods: Option<u32>,
+    pub(crate) pods: Option<u32>,
     /// Pods that can become ready at most.
-    pub ready: Option<u32>,
+    pub(crate) ready: Option<u32>,
     /// Weight on every route at the beginning.
-    pub weight: Option<u32>,
+    pub(crate) weight: Option<u32>,
     /// Share of requests that fail, as `0.5%`.
-    pub errors: Option<String>,
+    pub(crate) errors: Option<String>,
     /// Share of requests slower than any edge.
-    pub slow: Option<String>,
+    pub(crate) slow: Option<String>,
     /// Changes the pod template.
-    pub template: Option<String>,
+    pub(crate) template: Option<String>,
     /// Who else sets the replicas.
-    pub scaled_by: Option<String>,
+    pub(crate) scaled_by: Option<String>,
 }
 
 /// Something that happens.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Change {
+pub(crate) struct Change {
     /// When, in seconds from the beginning.
-    pub at: f64,
+    pub(crate) at: f64,
     /// A Deployment appears, or changes in the fields given.
     #[serde(default)]
-    pub versions: BTreeMap<String, Version>,
+    pub(crate) versions: BTreeMap<String, Version>,
     /// A Deployment goes.
-    pub gone: Option<String>,
+    pub(crate) gone: Option<String>,
     /// Somebody writes weights.
-    pub weights: Option<BTreeMap<String, u32>>,
+    pub(crate) weights: Option<BTreeMap<String, u32>>,
     /// Who writes them.
-    pub by: Option<String>,
+    pub(crate) by: Option<String>,
     /// A person's request: `resume`, `promote`, `promote --full`, `pause`, `retry`, `abort`, `abort --force`.
-    pub request: Option<String>,
+    pub(crate) request: Option<String>,
     /// The rollout the request means, if not whatever runs.
-    pub rollout: Option<String>,
+    pub(crate) rollout: Option<String>,
     /// `down`, `stale`, `missing`, `ok`.
-    pub source: Option<String>,
+    pub(crate) source: Option<String>,
     /// Requests per second from now on.
-    pub rate: Option<f64>,
+    pub(crate) rate: Option<f64>,
     /// Fields of the spec that change.
-    pub spec: Option<serde_json::Value>,
+    pub(crate) spec: Option<serde_json::Value>,
     /// A freeze by its reason; empty: thawed.
-    pub freeze: Option<String>,
+    pub(crate) freeze: Option<String>,
     /// An abort made on the routes themselves, as `serin abort` does without a controller.
     #[serde(default)]
-    pub abort_on_route: bool,
+    pub(crate) abort_on_route: bool,
     /// From now on callers find no cluster for this version for so many seconds after its weight rose.
-    pub no_cluster: Option<f64>,
+    pub(crate) no_cluster: Option<f64>,
 }
 
 /// What must be so at the end.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct End {
+pub(crate) struct End {
     /// The phase.
-    pub phase: String,
+    pub(crate) phase: String,
     /// The stable version.
-    pub stable: String,
+    pub(crate) stable: String,
     /// Weights of the first route, as percent shares.
-    pub weights: BTreeMap<String, f64>,
+    pub(crate) weights: BTreeMap<String, f64>,
     /// A part of the message.
     #[serde(default)]
-    pub message: String,
+    pub(crate) message: String,
     /// Replicas of Deployments.
     #[serde(default)]
-    pub pods: BTreeMap<String, u32>,
+    pub(crate) pods: BTreeMap<String, u32>,
 }
 
 /// A Deployment of the world.
 #[derive(Clone, Debug)]
-pub struct Deployment {
+pub(crate) struct Deployment {
     /// Replicas asked for.
-    pub replicas: u32,
+    pub(crate) replicas: u32,
     /// How many can be ready.
-    pub ready_limit: u32,
+    pub(crate) ready_limit: u32,
     /// When each change of replicas becomes real.
-    pub ready_at: Timestamp,
+    pub(crate) ready_at: Timestamp,
     /// Ready before that.
-    pub ready_before: u32,
+    pub(crate) ready_before: u32,
     /// Share of errors.
-    pub errors: f64,
+    pub(crate) errors: f64,
     /// Share of slow requests.
-    pub slow: f64,
+    pub(crate) slow: f64,
     /// Hash of the template.
-    pub hash: String,
+    pub(crate) hash: String,
     /// When it appeared.
-    pub created: Timestamp,
+    pub(crate) created: Timestamp,
     /// Who else sets its replicas.
-    pub scaled_by: Option<String>,
+    pub(crate) scaled_by: Option<String>,
 }
 
 impl Deployment {
     /// Ready pods at `now`.
-    pub fn ready(&self, now: Timestamp) -> u32 {
+    pub(crate) fn ready(&self, now: Timestamp) -> u32 {
         let now_ready = if now >= self.ready_at { self.replicas } else { self.ready_before.min(self.replicas) };
         now_ready.min(self.ready_limit)
     }
@@ -151,38 +151,38 @@ impl Deployment {
 
 /// A VirtualService of the world: weights by version.
 #[derive(Clone, Debug)]
-pub struct WorldRoute {
+pub(crate) struct WorldRoute {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Weights by version; a version that is not named has no destination.
-    pub weights: BTreeMap<String, u32>,
+    pub(crate) weights: BTreeMap<String, u32>,
     /// Changes with each write.
-    pub resource_version: u64,
+    pub(crate) resource_version: u64,
     /// Who wrote last.
-    pub manager: Option<(String, Timestamp)>,
+    pub(crate) manager: Option<(String, Timestamp)>,
     /// The abort mark.
-    pub mark: Option<String>,
+    pub(crate) mark: Option<String>,
 }
 
 /// Everything that Serin can see or touch.
 #[derive(Clone, Debug)]
-pub struct World {
+pub(crate) struct World {
     /// The virtual time.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// Deployments by version.
-    pub deployments: BTreeMap<String, Deployment>,
+    pub(crate) deployments: BTreeMap<String, Deployment>,
     /// VirtualServices.
-    pub routes: Vec<WorldRoute>,
+    pub(crate) routes: Vec<WorldRoute>,
     /// Versions that have a subset.
-    pub subsets: Vec<String>,
+    pub(crate) subsets: Vec<String>,
     /// The CanaryRelease's spec.
-    pub spec: serde_json::Value,
+    pub(crate) spec: serde_json::Value,
     /// Requests that are not handled.
-    pub requests: Vec<Request>,
+    pub(crate) requests: Vec<Request>,
     /// A freeze.
-    pub freeze: Option<String>,
+    pub(crate) freeze: Option<String>,
     /// The source's trouble.
-    pub source: Option<SourceProblem>,
+    pub(crate) source: Option<SourceProblem>,
     no_subsets: Option<String>,
     rate: f64,
     no_cluster: Option<f64>,
@@ -195,7 +195,7 @@ pub struct World {
 }
 
 /// The beginning of every story.
-pub const START: Timestamp = Timestamp(1_700_000_000_000);
+pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000);
 const POD_START: Duration = Duration::from_secs(2);
 
 fn share(text: Option<&String>) -> Option<f64> {
@@ -204,7 +204,7 @@ fn share(text: Option<&String>) -> Option<f64> {
 
 impl World {
     /// The world at the beginning of a story.
-    pub fn new(story: &Story) -> Self {
+    pub(crate) fn new(story: &Story) -> Self {
         let mut world = Self {
             now: START,
             deployments: BTreeMap::new(),
@@ -265,17 +265,17 @@ impl World {
     }
 
     /// When the next change of the story is due.
-    pub fn next_change(&self) -> Option<Timestamp> {
+    pub(crate) fn next_change(&self) -> Option<Timestamp> {
         self.then.first().map(|c| START.plus(Duration::from_secs_f64(c.at)))
     }
 
     /// When pods that start next become ready.
-    pub fn next_ready(&self) -> Option<Timestamp> {
+    pub(crate) fn next_ready(&self) -> Option<Timestamp> {
         self.deployments.values().map(|d| d.ready_at).filter(|at| *at > self.now).min()
     }
 
     /// Lets callers call until `to`, and makes the changes that are due then.
-    pub fn advance(&mut self, to: Timestamp) {
+    pub(crate) fn advance(&mut self, to: Timestamp) {
         while let Some(due) = self.next_change().filter(|due| *due <= to) {
             self.flow(due);
             let change = self.then.remove(0);
@@ -378,18 +378,18 @@ impl World {
     }
 
     /// The share of a version on a route.
-    pub fn share(route: &WorldRoute, version: &str) -> Weight {
+    pub(crate) fn share(route: &WorldRoute, version: &str) -> Weight {
         let total: u32 = route.weights.values().sum();
         Weight::of(u64::from(route.weights.get(version).copied().unwrap_or(0)), u64::from(total))
     }
 
     /// Counters of a version since the beginning, as a proxy would count them.
-    pub fn counters(&self, version: &str) -> ArmCounts {
+    pub(crate) fn counters(&self, version: &str) -> ArmCounts {
         self.totals.get(version).cloned().unwrap_or_default()
     }
 
     /// What Serin sees, but for the traffic.
-    pub fn observe(&self, traffic: Traffic) -> Observation {
+    pub(crate) fn observe(&self, traffic: Traffic) -> Observation {
         let name = |v: &str| VersionName::new(v).expect("a version's name");
         let mut workloads: Vec<Workload> = self
             .deployments
@@ -431,7 +431,7 @@ impl World {
     }
 
     /// Carries out an action, as the controller would.
-    pub fn act(&mut self, action: &Action) {
+    pub(crate) fn act(&mut self, action: &Action) {
         match action {
             Action::EnsureSubset { canary, .. } => {
                 if !self.subsets.contains(&canary.to_string()) {
@@ -481,13 +481,13 @@ impl World {
 
 /// Reads the world's counters as a source does: increments since the last reading; a restart drops the gap.
 #[derive(Clone, Debug, Default)]
-pub struct Source {
+pub(crate) struct Source {
     last: Option<(Timestamp, BTreeMap<String, ArmCounts>, f64, f64)>,
 }
 
 impl Source {
     /// One reading for two arms, with the plan's edges.
-    pub fn poll(&mut self, world: &World, stable: &str, canary: &str, edges: &[f64]) -> Traffic {
+    pub(crate) fn poll(&mut self, world: &World, stable: &str, canary: &str, edges: &[f64]) -> Traffic {
         if let Some(problem) = &world.source {
             return Traffic::Problem(problem.clone());
         }

@@ -46,6 +46,8 @@ pub enum Reason {
     Started { stable: VersionName, canary: VersionName },
     /// A new share is set.
     StepBegins { canary: VersionName, step: usize, steps: usize, from: Weight, to: Weight },
+    /// The whole weight is set.
+    Promotes { canary: VersionName, from: Weight },
     /// The share is set and not seen yet.
     Routing { canary: VersionName, to: Weight },
     /// The canary is at its share; `left` is what remains of settle and hold.
@@ -192,6 +194,7 @@ impl Reason {
             Self::Adopted { .. } => "Adopted",
             Self::Started { .. } => "Started",
             Self::StepBegins { .. } => "StepBegins",
+            Self::Promotes { .. } => "Promotes",
             Self::Routing { .. } => "Routing",
             Self::Holds { .. } => "Holds",
             Self::StepsPassed { .. } => "StepsPassed",
@@ -248,6 +251,7 @@ impl fmt::Display for Reason {
             }
             Self::Started { stable, canary } => write!(f, "{canary} goes on trial beside {stable}"),
             Self::StepBegins { canary, step, steps, from, to } => write!(f, "{canary} {from} → {to} (step {} of {steps})", step + 1),
+            Self::Promotes { canary, from } => write!(f, "{canary} {from} → 100 % (promotion)"),
             Self::Routing { canary, to } => write!(f, "{canary} gets {to}: waits until every route shows it"),
             Self::Holds { canary, share, left } => write!(f, "{canary} holds {share}: no sign of harm; goes on in about {}", duration_text(*left)),
             Self::StepsPassed { canary, fit } => {

@@ -350,7 +350,7 @@ impl fmt::Display for EndCause {
             Self::Harm(reason) => reason.fmt(f),
             Self::Abort { who, why, .. } if why.is_empty() => write!(f, "aborted by {who}"),
             Self::Abort { who, why, .. } => write!(f, "aborted by {who}: {why}"),
-            Self::Mark => f.write_str("aborted on the route itself, without the controller"),
+            Self::Mark => f.write_str("aborted on the route itself, as its mark says"),
             Self::CanaryDown => f.write_str("it has no ready pod"),
             Self::CanaryGone => f.write_str("its Deployment is gone"),
             Self::Superseded { by } => write!(f, "{by} is wanted instead"),

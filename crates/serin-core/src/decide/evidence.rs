@@ -203,7 +203,9 @@ fn add_evidence(plan: &crate::plan::Plan, rollout: &mut Rollout, reading: &Readi
     let tests = tests_now(plan.tests(), rollout);
     rollout.analysis.judge(&tests, &plan.settings(), &batches, dt_s, counting);
     let share = rollout.weight.share;
-    if counting == Counting::Full && share > Weight::ZERO && share < Weight::ALL {
+    // Requests that found no pod carry no version, so a share cannot be told while there are any.
+    let whole = reading.no_healthy_upstream == 0.0 && reading.no_cluster == 0.0;
+    if counting == Counting::Full && whole && share > Weight::ZERO && share < Weight::ALL {
         rollout.split.update(share.fraction(), reading.canary.n + reading.stable.n, reading.canary.n);
     }
 }

@@ -93,8 +93,10 @@ impl Look<'_> {
             Some(Step::Weight { hold, confirm, max_wait, .. }) => (*hold, *confirm, *max_wait),
             Some(Step::Pause { .. }) | None => (Duration::ZERO, false, None),
         };
-        let settle_left = self.left(rollout, self.plan.spec().settle);
-        let hold_left = settle_left.max(self.left(rollout, hold));
+        // Even who hurries leaves harm the two readings that a gross fault takes.
+        let shortest = self.plan.spec().settle.max(self.plan.spec().interval * 2);
+        let settle_left = self.left(rollout, shortest);
+        let hold_left = self.left(rollout, hold.max(self.plan.spec().settle));
         let canary = || rollout.canary.name.clone();
         let share = rollout.weight.share;
         if let Some(reason) = self.braked_or_stable_down(rollout) {
@@ -279,8 +281,7 @@ impl Look<'_> {
             } else if self.ready_for(&rollout, Weight::ALL) {
                 let (canary, from) = (rollout.canary.name.clone(), rollout.weight.share);
                 self.aim(&mut rollout, Weight::ALL);
-                let steps = self.plan.spec().steps.len();
-                self.tell(Severity::Normal, Reason::StepBegins { canary, step: steps, steps, from, to: Weight::ALL });
+                self.tell(Severity::Normal, Reason::Promotes { canary, from });
                 self.again();
             }
             return Phase::Promoting(rollout);
@@ -345,9 +346,11 @@ impl Look<'_> {
         self.aim(&mut rollout, Weight::ZERO);
         rollout.weight.before = from;
         if exposed {
-            let uid = rollout.uid.clone();
-            self.lower(&rollout, &Guard::Abort { rollout: uid });
-            self.order = Order::RouteFirst;
+            let guard = guard_back(&rollout, &cause);
+            self.lower(&rollout, &guard);
+            if let Guard::Abort { .. } = guard {
+                self.order = Order::RouteFirst;
+            }
         }
         let severity = if matches!(cause, EndCause::Superseded { .. }) { Severity::Normal } else { Severity::Warning };
         self.tell(severity, Reason::GoesBack { canary: rollout.canary.name.clone(), from, why: cause.to_string() });
@@ -374,7 +377,7 @@ impl Look<'_> {
     pub(super) fn roll_back(&mut self, mut rollout: Rollout, cause: EndCause) -> Phase {
         if rollout.weight.seen.is_none() {
             if self.routes_send_to(&rollout) {
-                self.lower(&rollout, &Guard::Abort { rollout: rollout.uid.clone() });
+                self.lower(&rollout, &guard_back(&rollout, &cause));
                 self.say(Reason::GoesBack { canary: rollout.canary.name.clone(), from: rollout.weight.before, why: cause.to_string() });
                 return Phase::RollingBack(rollout, cause);
             }
@@ -436,5 +439,14 @@ impl Look<'_> {
 
     fn measured_all(&self, rollout: &Rollout) -> Vec<crate::reason::Measured> {
         (0..self.plan.metrics().len()).map(|i| self.measured(rollout, i)).collect()
+    }
+}
+
+/// An end that condemns the version goes to the routes first and leaves its mark there; any other end is a step down like the rest,
+/// or a crash between route and state would condemn a version that nobody blamed.
+fn guard_back(rollout: &Rollout, cause: &EndCause) -> Guard {
+    match cause {
+        EndCause::Harm(_) | EndCause::Abort { .. } | EndCause::Mark | EndCause::CanaryDown => Guard::Abort { rollout: rollout.uid.clone() },
+        EndCause::CanaryGone | EndCause::Superseded { .. } | EndCause::Inconclusive => Guard::Back,
     }
 }
