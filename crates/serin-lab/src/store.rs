@@ -277,8 +277,10 @@ impl Store {
         if new == *old {
             return Ok(old);
         }
+        // Gone with the last finalizer, unless somebody still has the grace period to end (see `delete`).
         let dying = old_meta.get("deletionTimestamp").is_some();
-        if dying && finalizers(&new).is_empty() {
+        let grace = old_meta.get("deletionGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(0);
+        if dying && grace == 0 && !finalizers(&old).is_empty() && finalizers(&new).is_empty() {
             return Ok(self.remove(&mut inner, key, new, old));
         }
         Ok(self.put(&mut inner, key, new, EventKind::Modified, Some(old)))
@@ -302,14 +304,37 @@ impl Store {
         if finalizers(&old).is_empty() && grace == 0 {
             return Ok(self.remove(&mut inner, key, (*old).clone(), old));
         }
-        if old["metadata"].get("deletionTimestamp").is_some() {
+        self.mark(&mut inner, key, old, grace, now)
+    }
+
+    /// Marks an object as being deleted (`deletionTimestamp`) without removing it, finalizers or not:
+    /// for what is emptied before it goes, as namespaces are. `delete` with a grace of 0 removes it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn mark_deleted(&self, key: &Key) -> Result<Object, StoreError> {
+        let now = (self.clock)();
+        let mut inner = self.lock();
+        let slot = (key.namespace.clone(), key.name.clone());
+        let Some(old) = inner.objects.get(&key.resource).and_then(|all| all.get(&slot)).cloned() else {
+            return Err(StoreError::NotFound(key.resource.clone(), key.name.clone()));
+        };
+        self.mark(&mut inner, key, old, 0, now)
+    }
+
+    fn mark(&self, inner: &mut Inner, key: &Key, old: Object, grace: u64, now: jiff::Timestamp) -> Result<Object, StoreError> {
+        let before = old["metadata"]["deletionGracePeriodSeconds"].as_u64();
+        // A second deletion may only shorten the first one's grace.
+        if before.is_some_and(|b| b <= grace) {
             return Ok(old);
         }
         let mut new = (*old).clone();
         let meta = metadata(&mut new);
-        meta.insert("deletionTimestamp".into(), seconds(now).into());
+        if before.is_none() {
+            meta.insert("deletionTimestamp".into(), seconds(now).into());
+        }
         meta.insert("deletionGracePeriodSeconds".into(), grace.into());
-        Ok(self.put(&mut inner, key, new, EventKind::Modified, Some(old)))
+        Ok(self.put(inner, key, new, EventKind::Modified, Some(old)))
     }
 
     /// Changes after `from` (as a list returned it); `None` means from now on.
@@ -414,7 +439,7 @@ pub fn seconds(at: jiff::Timestamp) -> String {
 }
 
 /// A random (version 4) uid. `RandomState` draws its keys from the system's generator.
-fn uid() -> String {
+pub(crate) fn uid() -> String {
     use std::hash::{BuildHasher, RandomState};
     let (a, b) = (RandomState::new().hash_one(0u8), RandomState::new().hash_one(1u8));
     let (hi, lo) = ((a & !0xf000) | 0x4000, (b & !(0b11 << 62)) | (0b10 << 62));

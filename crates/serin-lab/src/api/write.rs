@@ -1,0 +1,648 @@
+//! Create, update, patch and the subresources: one pipeline from what a client sent to what is stored.
+//!
+//! Each write reads the object, computes the new one outside the store's lock, and stores it only if nobody wrote in
+//! between; else it begins again. What objects must look like is said in `defaults`, `validate`, `structural`, `rules`.
+
+use axum::response::Response;
+use http::{HeaderMap, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::call::Call;
+use super::kinds::{Kind, Origin};
+use super::serve::{accepted, encode};
+use super::status::{ApiError, ApiResult, Problem};
+use super::{Api, body, convert, crd, defaults, names, patch, read, rules, structural, validate};
+use crate::store::{Key, Object, StoreError, Write, metadata};
+
+/// How often a write begins again when others write to the same object.
+const ATTEMPTS: usize = 8;
+
+/// What to do with fields that the schema does not know, or that are written twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// What the query asks of a write.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    /// Judge and answer, but store nothing.
+    pub dry_run: bool,
+    fields: FieldValidation,
+    /// The field manager.
+    pub manager: String,
+    /// Take fields from other managers (server-side apply).
+    pub force: bool,
+}
+
+impl Options {
+    /// Reads the query.
+    ///
+    /// # Errors
+    /// 400 or 422 for values that do not exist.
+    pub(super) fn of(call: &Call) -> ApiResult<Self> {
+        let dry_run = match call.query.get("dryRun") {
+            None => false,
+            Some("All") => true,
+            Some(other) => return Err(ApiError::bad_request(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""))),
+        };
+        let fields = match call.query.get("fieldValidation") {
+            None | Some("Warn") => FieldValidation::Warn,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some("Strict") => FieldValidation::Strict,
+            Some(other) => {
+                return Err(ApiError::bad_request(format!(
+                    "fieldValidation: Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+                )));
+            }
+        };
+        Ok(Self { dry_run, fields, manager: call.manager(), force: call.query.flag("force") })
+    }
+}
+
+/// The media type of a body.
+pub(super) fn content_type(headers: &HeaderMap) -> &str {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
+    text.split(';').next().unwrap_or_default().trim()
+}
+
+/// Reads the body of a create or update.
+///
+/// # Errors
+/// 415, 400.
+pub(super) fn read_body(headers: &HeaderMap, bytes: &[u8]) -> ApiResult<body::Body> {
+    match content_type(headers) {
+        "" | "application/json" => body::json(bytes),
+        "application/yaml" => body::yaml(bytes),
+        _ => Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
+    }
+}
+
+/// `POST` of a new object.
+///
+/// # Errors
+/// What is wrong with it, 409 if it is there, 404 without its namespace.
+pub(super) fn create(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response> {
+    let options = Options::of(call)?;
+    let body = read_body(&call.headers, bytes)?;
+    let mut sent = body.value;
+    check_type(call, &mut sent)?;
+    check_namespace(call, &mut sent)?;
+    if call.kind.namespaced && call.namespace.is_none() {
+        return Err(ApiError::method_not_allowed());
+    }
+    if sent["metadata"]["resourceVersion"].as_str().is_some_and(|v| !v.is_empty()) {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let (object, warnings) = make(api, call, &options, sent, &body.duplicates)?;
+    read::one(api, call, StatusCode::CREATED, &object, &warnings)
+}
+
+/// Stores a new object that carries its name or the beginning of one.
+fn make(api: &Api, call: &Call, options: &Options, sent: Value, duplicates: &[String]) -> ApiResult<(Object, Vec<String>)> {
+    namespace_open(api, call)?;
+    let name = sent["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let prefix = sent["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
+    let mut last = None;
+    // A generated name that is taken is drawn again, as by Kubernetes since 1.31.
+    for _ in 0..ATTEMPTS {
+        let mut new = sent.clone();
+        if name.is_empty() && !prefix.is_empty() {
+            metadata(&mut new).insert("name".into(), format!("{prefix}{}", names::suffix()).into());
+        }
+        let mut pending = Pending::new(api, call, options, None);
+        pending.duplicates(duplicates)?;
+        // One writer at a time picks addresses that must be unique.
+        let guard = needs_allocation(&call.kind).then(|| api.allocation());
+        let new = pending.settle(new)?;
+        let name = new["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let key = call.key_of(&name);
+        let stored = convert::to_stored(&call.kind, new);
+        let created = if options.dry_run {
+            match api.store().get(&key) {
+                Some(_) => Err(StoreError::AlreadyExists(key.resource.clone(), name.clone())),
+                None => Ok(std::sync::Arc::new(as_if_created(api, &key, stored))),
+            }
+        } else {
+            api.store().create(&key, stored)
+        };
+        drop(guard);
+        match created {
+            Ok(object) => {
+                if !options.dry_run {
+                    after_write(api, call, &object);
+                }
+                return Ok((object, pending.warnings));
+            }
+            Err(error) if !prefix.is_empty() && sent["metadata"]["name"].as_str().unwrap_or_default().is_empty() => last = Some(error),
+            Err(_) => return Err(ApiError::already_exists(&call.kind.resource, &name)),
+        }
+    }
+    Err(last.map_or_else(ApiError::method_not_allowed, Into::into))
+}
+
+fn as_if_created(api: &Api, key: &Key, mut object: Value) -> Value {
+    let now = crate::store::seconds((api.store().clock())());
+    let meta = metadata(&mut object);
+    if let Some(namespace) = &key.namespace {
+        meta.insert("namespace".into(), namespace.as_str().into());
+    }
+    meta.insert("uid".into(), crate::store::uid().into());
+    meta.insert("creationTimestamp".into(), now.into());
+    meta.insert("generation".into(), 1.into());
+    object
+}
+
+fn needs_allocation(kind: &Kind) -> bool {
+    kind.is("", "services")
+}
+
+/// What other parts of the API must know of at once.
+fn after_write(api: &Api, call: &Call, object: &Object) {
+    if call.kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+        crd::serve(api, object);
+    }
+}
+
+/// `PUT` of an object or its `status`, `scale`, `finalize`.
+///
+/// # Errors
+/// What is wrong with it, 404, 409 when it is not the latest.
+pub(super) fn update(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response> {
+    let options = Options::of(call)?;
+    let body = read_body(&call.headers, bytes)?;
+    let mut sent = body.value;
+    if call.sub.as_deref() == Some("scale") {
+        return change_scale(api, call, &options, &|_| Ok(sent.clone()));
+    }
+    check_type(call, &mut sent)?;
+    check_namespace(call, &mut sent)?;
+    let key = call.key()?;
+    let meta = metadata(&mut sent);
+    match meta.get("name").and_then(Value::as_str) {
+        Some(name) if !name.is_empty() && name != key.name => {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                key.name
+            )));
+        }
+        _ => meta.insert("name".into(), key.name.as_str().into()),
+    };
+    let unconditional = sent["metadata"]["resourceVersion"].as_str().is_none_or(str::is_empty);
+    if unconditional && (call.kind.is_custom() || call.kind.is("coordination.k8s.io", "leases")) && api.store().get(&key).is_some() {
+        let problem = Problem::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
+        return Err(invalid(call, &key.name, &[problem]));
+    }
+    if api.store().get(&key).is_none() && creates_on_update(&call.kind) && call.sub.is_none() {
+        if !unconditional {
+            return Err(ApiError::conflict(&call.kind.resource, &key.name, "StorageError: invalid object, Code: 4: the object was deleted"));
+        }
+        let (object, warnings) = make(api, call, &options, sent, &body.duplicates)?;
+        return read::one(api, call, StatusCode::CREATED, &object, &warnings);
+    }
+    let change = Change { sent: &|_| Ok(sent.clone()), duplicates: &body.duplicates, apply: false };
+    let (object, warnings) = modify(api, call, &options, &change)?;
+    read::one(api, call, StatusCode::OK, &object, &warnings)
+}
+
+fn creates_on_update(kind: &Kind) -> bool {
+    kind.is("", "endpoints") || kind.is("", "events") || kind.is("coordination.k8s.io", "leases") || kind.is("rbac.authorization.k8s.io", "roles")
+}
+
+/// `PATCH` of an object or its `status` or `scale`.
+///
+/// # Errors
+/// What is wrong with it, 404, 409, 415 for a kind of patch that this kind does not take.
+pub(super) fn patch(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response> {
+    let options = Options::of(call)?;
+    let patch = patch::Patch::read(call, bytes)?;
+    if call.sub.as_deref() == Some("scale") {
+        return change_scale(api, call, &options, &|scale| patch.apply_plain(scale));
+    }
+    let key = call.key()?;
+    if !patch.is_apply() && api.store().get(&key).is_none() {
+        return Err(ApiError::not_found(&call.kind.resource, &key.name));
+    }
+    let node = call.kind_version().node();
+    let sent = |old: &Value| patch.apply_to(node, old);
+    let change = Change { sent: &sent, duplicates: patch.duplicates(), apply: patch.is_apply() };
+    let (object, warnings) = modify(api, call, &options, &change)?;
+    read::one(api, call, StatusCode::OK, &object, &warnings)
+}
+
+/// A change that may have to be computed several times.
+struct Change<'a> {
+    /// From the object as the client sees it to what it wants.
+    sent: &'a dyn Fn(&Value) -> ApiResult<Value>,
+    duplicates: &'a [String],
+    #[expect(dead_code, reason = "server-side apply reads it")]
+    apply: bool,
+}
+
+/// Why the store did not take a change.
+enum Refused {
+    Raced,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn modify(api: &Api, call: &Call, options: &Options, change: &Change<'_>) -> ApiResult<(Object, Vec<String>)> {
+    let key = call.key()?;
+    for _ in 0..ATTEMPTS {
+        let stored = api.store().get(&key).ok_or_else(|| ApiError::not_found(&call.kind.resource, &key.name))?;
+        let old = convert::to_version(&call.kind, call.version, &stored);
+        let sent = (change.sent)(&old)?;
+        preconditions(call, &key.name, &old, &sent)?;
+        let mut pending = Pending::new(api, call, options, Some(&old));
+        pending.duplicates(change.duplicates)?;
+        let guard = needs_allocation(&call.kind).then(|| api.allocation());
+        let new = pending.settle(sent)?;
+        let write = match call.sub.as_deref() {
+            Some("status") => Write::Status,
+            // Its status is computed with each write of its spec.
+            None if call.kind.is("apiextensions.k8s.io", "customresourcedefinitions") => Write::Whole,
+            None if call.kind_version().status => Write::Spec,
+            _ => Write::Whole,
+        };
+        let new = convert::to_stored(&call.kind, new);
+        if options.dry_run {
+            return Ok((std::sync::Arc::new(as_if_updated(&stored, new)), pending.warnings));
+        }
+        let result = api.store().update(&key, write, |now| {
+            if now["metadata"]["resourceVersion"] != stored["metadata"]["resourceVersion"] {
+                return Err(Refused::Raced);
+            }
+            Ok(new)
+        });
+        drop(guard);
+        match result {
+            Ok(object) => {
+                after_write(api, call, &object);
+                return Ok((object, pending.warnings));
+            }
+            Err(Refused::Raced) => {}
+            Err(Refused::Store(error)) => return Err(error.into()),
+        }
+    }
+    Err(StoreError::Conflict(call.kind.resource.clone(), key.name).into())
+}
+
+fn as_if_updated(old: &Value, mut new: Value) -> Value {
+    let old_meta = old["metadata"].clone();
+    let meta = metadata(&mut new);
+    for field in ["uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        match old_meta.get(field) {
+            Some(value) => meta.insert(field.into(), value.clone()),
+            None => meta.remove(field),
+        };
+    }
+    new
+}
+
+fn preconditions(call: &Call, name: &str, old: &Value, sent: &Value) -> ApiResult<()> {
+    let (was, wants) = (&old["metadata"], &sent["metadata"]);
+    if let Some(version) = wants["resourceVersion"].as_str().filter(|v| !v.is_empty()) {
+        if version.parse::<u64>().is_err() {
+            let why = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
+            return Err(invalid(call, name, &[Problem::invalid("metadata.resourceVersion", &version.into(), why)]));
+        }
+        if Some(version) != was["resourceVersion"].as_str() {
+            return Err(StoreError::Conflict(call.kind.resource.clone(), name.to_owned()).into());
+        }
+    }
+    if let Some(uid) = wants["uid"].as_str().filter(|u| !u.is_empty() && Some(*u) != was["uid"].as_str()) {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", was["uid"].as_str().unwrap_or_default());
+        return Err(ApiError::conflict(&call.kind.resource, name, &why));
+    }
+    for field in ["name", "namespace"] {
+        if was[field] != wants[field] && !(wants[field].is_null()) {
+            let problem = Problem::invalid(format!("metadata.{field}"), &wants[field], "field is immutable");
+            return Err(invalid(call, name, &[problem]));
+        }
+    }
+    Ok(())
+}
+
+/// 422 about an object of this call.
+pub(super) fn invalid(call: &Call, name: &str, problems: &[Problem]) -> ApiError {
+    ApiError::invalid(&call.kind.resource.group, &call.kind.kind, name, problems)
+}
+
+/// apiVersion and kind must be those of the path; absent ones are filled in.
+///
+/// # Errors
+/// 400.
+pub(super) fn check_type(call: &Call, sent: &mut Value) -> ApiResult<()> {
+    if !sent.is_object() {
+        return Err(ApiError::bad_request("the object provided is unrecognized (must be of type Object)"));
+    }
+    let (version, kind) = (call.api_version(), &call.kind.kind);
+    match sent["apiVersion"].as_str() {
+        None | Some("") => sent["apiVersion"] = version.clone().into(),
+        Some(sent) if sent != version => {
+            return Err(ApiError::bad_request(format!(
+                "the API version in the data ({sent}) does not match the expected API version ({version})"
+            )));
+        }
+        Some(_) => {}
+    }
+    match sent["kind"].as_str() {
+        None | Some("") => sent["kind"] = kind.as_str().into(),
+        Some(sent) if sent != kind => {
+            return Err(ApiError::bad_request(format!("the kind in the data ({sent}) does not match the expected kind ({kind})")));
+        }
+        Some(_) => {}
+    }
+    Ok(())
+}
+
+fn check_namespace(call: &Call, sent: &mut Value) -> ApiResult<()> {
+    let meta = metadata(sent);
+    let named = meta.get("namespace").and_then(Value::as_str).filter(|n| !n.is_empty());
+    match (&call.namespace, named) {
+        (Some(namespace), Some(named)) if named != namespace => Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        )),
+        (Some(namespace), _) => {
+            meta.insert("namespace".into(), namespace.as_str().into());
+            Ok(())
+        }
+        (None, Some(_)) if !call.kind.namespaced => Err(ApiError::bad_request("namespace may not be set for cluster-scoped objects")),
+        (None, _) => Ok(()),
+    }
+}
+
+/// New objects need a namespace that is there and is not going away.
+fn namespace_open(api: &Api, call: &Call) -> ApiResult<()> {
+    let Some(name) = &call.namespace else { return Ok(()) };
+    let key = Key::cluster("", "namespaces", name);
+    let Some(namespace) = api.store().get(&key) else {
+        return Err(ApiError::not_found(&key.resource, name));
+    };
+    if namespace["metadata"].get("deletionTimestamp").is_some() {
+        let why = format!("unable to create new content in namespace {name} because it is being terminated");
+        let cause = json!({"reason": "NamespaceTerminating", "message": format!("namespace {name} is being terminated"), "field": "metadata.namespace"});
+        return Err(ApiError::forbidden(&call.kind.resource, "", &why).with_causes(vec![cause]));
+    }
+    Ok(())
+}
+
+/// An object on its way into the store.
+pub(super) struct Pending<'a> {
+    api: &'a Api,
+    call: &'a Call,
+    options: &'a Options,
+    old: Option<&'a Value>,
+    /// What the client is told besides.
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Pending<'a> {
+    /// `old` is the object as it is, in the version of the call; `None` for a new one.
+    pub(super) fn new(api: &'a Api, call: &'a Call, options: &'a Options, old: Option<&'a Value>) -> Self {
+        Self { api, call, options, old, warnings: read::deprecations(call) }
+    }
+
+    fn duplicates(&mut self, paths: &[String]) -> ApiResult<()> {
+        self.fields(paths.iter().map(|p| format!("duplicate field {p:?}")).collect())
+    }
+
+    fn fields(&mut self, findings: Vec<String>) -> ApiResult<()> {
+        match self.options.fields {
+            _ if findings.is_empty() => Ok(()),
+            FieldValidation::Ignore => Ok(()),
+            FieldValidation::Warn => {
+                self.warnings.extend(findings);
+                Ok(())
+            }
+            FieldValidation::Strict => Err(self.undecodable(&format!("strict decoding error: {}", findings.join(", ")))),
+        }
+    }
+
+    fn undecodable(&self, why: &str) -> ApiError {
+        let kind = &self.call.kind.kind;
+        ApiError::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", self.call.kind_version().name))
+    }
+
+    /// Decodes, drops unknown fields, keeps what this request may not change, sets defaults, and judges the whole.
+    ///
+    /// # Errors
+    /// 400 for what cannot be decoded, 422 with all problems.
+    pub(super) fn settle(&mut self, mut new: Value) -> ApiResult<Value> {
+        let call = self.call;
+        let kind = &*call.kind;
+        let version = call.kind_version();
+        let mut unknown = Vec::new();
+        if !new["metadata"].is_object() {
+            metadata(&mut new);
+        }
+        if kind.origin == Origin::BuiltIn {
+            structural::decode(version.node(), &mut new, &kind.kind, "", &mut unknown).map_err(|why| self.undecodable(&why))?;
+        } else {
+            structural::prune(version.node(), &mut new, "", &mut unknown);
+            let mut meta = json!({"metadata": new["metadata"].take()});
+            let root = super::schema::meta_root();
+            structural::decode(super::schema::Node::new(&root), &mut meta, &kind.kind, "", &mut Vec::new()).map_err(|why| self.undecodable(&why))?;
+            new["metadata"] = meta["metadata"].take();
+        }
+        self.fields(unknown.iter().map(|p| format!("unknown field {p:?}")).collect())?;
+        self.keep(&mut new);
+        if kind.origin == Origin::BuiltIn {
+            defaults::apply(self.api, kind, &mut new, self.old);
+        } else {
+            structural::apply_defaults(version.node(), &mut new);
+        }
+        let mut problems = Vec::new();
+        validate::metadata(kind, &new, self.old, &mut problems);
+        if kind.origin == Origin::BuiltIn {
+            validate::object(kind, &new, self.old, &mut problems);
+            if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
+                crd::judge(&mut new, self.old, &mut problems);
+            }
+        } else {
+            structural::validate(version.node(), &new, "", &mut problems);
+            // Rules read fields by type: they are asked once the types are right.
+            if problems.is_empty() && let Some(rules) = &version.rules {
+                rules::Rules::check(rules, &new, self.old, &mut problems);
+            }
+        }
+        if problems.is_empty() {
+            return Ok(new);
+        }
+        let name = new["metadata"]["name"].as_str().or(new["metadata"]["generateName"].as_str()).unwrap_or_default();
+        Err(invalid(call, name, &problems))
+    }
+
+    /// What a request may not change stays as it was: the server's own metadata, status in a write of the object, everything
+    /// else in a write of its status.
+    fn keep(&self, new: &mut Value) {
+        let has_status = self.call.kind_version().status;
+        let Some(old) = self.old else {
+            let meta = metadata(new);
+            for field in ["uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink", "managedFields"] {
+                meta.remove(field);
+            }
+            if has_status && let Some(fields) = new.as_object_mut() {
+                fields.remove("status");
+            }
+            return;
+        };
+        match self.call.sub.as_deref() {
+            Some("status") => {
+                let mut whole = old.clone();
+                match new.get("status") {
+                    Some(status) => whole["status"] = status.clone(),
+                    None => {
+                        if let Some(fields) = whole.as_object_mut() {
+                            fields.remove("status");
+                        }
+                    }
+                }
+                // Built-in kinds take annotations, labels and finalizers along with their status; custom kinds nothing.
+                if !self.call.kind.is_custom() {
+                    whole["metadata"] = new["metadata"].clone();
+                }
+                *new = whole;
+            }
+            _ if has_status => match (old.get("status"), new.as_object_mut()) {
+                (Some(status), Some(fields)) => {
+                    fields.insert("status".into(), status.clone());
+                }
+                (None, Some(fields)) => {
+                    fields.remove("status");
+                }
+                (_, None) => {}
+            },
+            _ => {}
+        }
+        let was = old["metadata"].clone();
+        let meta = metadata(new);
+        for field in ["name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "managedFields"] {
+            match was.get(field) {
+                Some(value) => meta.insert(field.into(), value.clone()),
+                None => meta.remove(field),
+            };
+        }
+        meta.remove("selfLink");
+    }
+}
+
+fn dig<'a>(object: &'a Value, path: &[String]) -> &'a Value {
+    path.iter().fold(object, |at, part| &at[part.as_str()])
+}
+
+/// The scale of an object, as the subresource shows it.
+pub(super) fn scale_of(call: &Call, object: &Value) -> Value {
+    let meta = &object["metadata"];
+    let mut scale = json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {"name": meta["name"], "resourceVersion": meta["resourceVersion"], "uid": meta["uid"], "creationTimestamp": meta["creationTimestamp"]},
+        "spec": {}, "status": {"replicas": 0},
+    });
+    if !meta["namespace"].is_null() {
+        scale["metadata"]["namespace"] = meta["namespace"].clone();
+    }
+    let Some(paths) = &call.kind_version().scale else { return scale };
+    if let Some(wanted) = dig(object, &paths.spec).as_i64() {
+        scale["spec"]["replicas"] = wanted.into();
+    }
+    if let Some(seen) = dig(object, &paths.status).as_i64() {
+        scale["status"]["replicas"] = seen.into();
+    }
+    let selector = match &paths.selector {
+        Some(path) => dig(object, path).as_str().map(str::to_owned),
+        None => Some(selector_text(&object["spec"]["selector"])),
+    };
+    if let Some(selector) = selector.filter(|s| !s.is_empty()) {
+        scale["status"]["selector"] = selector.into();
+    }
+    scale
+}
+
+/// A label selector object as kubectl writes it: `app=web,tier in (a,b)`.
+pub(super) fn selector_text(selector: &Value) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let plain = selector.get("matchLabels").or_else(|| selector.get("matchExpressions").is_none().then_some(selector));
+    for (key, value) in plain.and_then(Value::as_object).into_iter().flatten() {
+        parts.push(format!("{key}={}", value.as_str().unwrap_or_default()));
+    }
+    for term in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let key = term["key"].as_str().unwrap_or_default();
+        let values: Vec<&str> = term["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        parts.push(match term["operator"].as_str().unwrap_or_default() {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        });
+    }
+    parts.join(",")
+}
+
+fn change_scale(api: &Api, call: &Call, options: &Options, wanted: &dyn Fn(&Value) -> ApiResult<Value>) -> ApiResult<Response> {
+    let paths = call.kind_version().scale.clone().ok_or_else(ApiError::no_such_path)?;
+    let name = call.name.clone().unwrap_or_default();
+    let whole = Call { sub: None, ..call.clone() };
+    let sent = |old: &Value| {
+        let now = scale_of(call, old);
+        let scale = wanted(&now)?;
+        preconditions(call, &name, old, &scale)?;
+        let replicas = match &scale["spec"]["replicas"] {
+            Value::Null => 0,
+            value => value.as_i64().ok_or_else(|| {
+                ApiError::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal {value} into Go struct field ScaleSpec.spec.replicas of type int32"))
+            })?,
+        };
+        if replicas < 0 {
+            let problem = Problem::invalid("spec.replicas", &replicas.into(), "must be greater than or equal to 0");
+            return Err(ApiError::invalid("autoscaling", "Scale", &name, &[problem]));
+        }
+        let mut new = old.clone();
+        let mut at = &mut new;
+        for part in &paths.spec {
+            if !at.is_object() {
+                *at = json!({});
+            }
+            at = &mut at[part.as_str()];
+        }
+        *at = replicas.into();
+        Ok(new)
+    };
+    let change = Change { sent: &sent, duplicates: &[], apply: false };
+    let (object, _) = modify(api, &whole, options, &change)?;
+    let scale = scale_of(call, &convert::to_version(&call.kind, call.version, &object));
+    encode(accepted(&call.headers)?, StatusCode::OK, &scale)
+}
+
+/// `POST pods/NAME/eviction` and `/binding`.
+///
+/// # Errors
+/// 404, 409.
+pub(super) fn pod_action(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response> {
+    let body = read_body(&call.headers, bytes)?.value;
+    let options = Options::of(call)?;
+    let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    if call.sub.as_deref() == Some("eviction") {
+        super::delete::evict(api, call, &body["deleteOptions"], &options)?;
+    } else {
+        let node = body["target"]["name"].clone();
+        let whole = Call { sub: None, ..call.clone() };
+        let sent = |old: &Value| {
+            if old["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty()) {
+                return Err(ApiError::conflict(&call.kind.resource, call.name.as_deref().unwrap_or_default(), "pod is already assigned to a node"));
+            }
+            let mut new = old.clone();
+            new["spec"]["nodeName"] = node.clone();
+            Ok(new)
+        };
+        modify(api, &whole, &options, &Change { sent: &sent, duplicates: &[], apply: false })?;
+    }
+    encode(accepted(&call.headers)?, StatusCode::CREATED, &success)
+}

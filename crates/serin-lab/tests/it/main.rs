@@ -1,0 +1,5 @@
+//! The lab's parts over their own doors: requests in, answers out.
+
+mod apply;
+mod rest;
+mod world;
