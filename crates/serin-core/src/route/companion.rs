@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::borrow::Borrow;
 
 use serde_json::{Map, Value, json};
 
@@ -63,6 +64,15 @@ pub enum Permission {
     First,
 }
 
+/// Which versions callers must be able to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The canary: routes name stable's subset already.
+    Canary,
+    /// Both: a route without subsets is to become a split.
+    Both,
+}
+
 /// What to do so that callers can reach a version.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SubsetPlan {
@@ -108,54 +118,54 @@ pub fn is_companion(rule: &Value, service: &ServiceName) -> bool {
     namespace(rule) == service.namespace && text(rule, "/metadata/name") == Some(&companion_name(service)) && is_ours(rule)
 }
 
-/// What makes `canary` reachable for callers of the service's own namespace. `rules` are all DestinationRules that are known.
+/// What makes `canary` reachable for callers of the service's own namespace, and `stable` beside it where `reach` asks for both
+/// or the rule is the host's first. `rules` are all DestinationRules that are known.
 ///
-/// A subset that selects the version already is used under the name it has. A new one is named by [`slug`], copies the traffic
-/// policy of the subset that selects `stable`, and asks for the version label alone.
+/// A subset that selects a version already is used under the name it has. A new one is named by [`slug`], asks for the
+/// version label alone, and copies the traffic policy of the subset that selects `stable`.
 ///
 /// # Errors
 /// The rules differ among callers, the host has no rule of its own and `permission` does not reach that far, or a name is taken.
-pub fn ensure_subset(
-    rules: &[Value],
+pub fn ensure_subset<R: Borrow<Value>>(
+    rules: &[R],
     root_namespace: &str,
     service: &ServiceName,
     stable: &Version,
     canary: &Version,
+    reach: Reach,
     permission: Permission,
 ) -> Result<SubsetPlan, RouteProblem> {
     let fqdn = service.fqdn();
     let found = effective(rules, &service.namespace, root_namespace, service);
-    if let Some(subset) = found.as_ref().and_then(|rules| rules.subset_for(&canary.label, &canary.pod_labels)) {
-        return Ok(SubsetPlan::Present { subset: subset.name.clone() });
-    }
-    let name = slug(canary.value());
+    let existing = |version: &Version| found.as_ref().and_then(|rules| rules.subset_for(&version.label, &version.pod_labels));
+    let asked: &[&Version] = match reach {
+        Reach::Canary => &[canary],
+        Reach::Both => &[stable, canary],
+    };
+    let lacking: Vec<&Version> = asked.iter().copied().filter(|version| existing(version).is_none()).collect();
+    let subset = existing(canary).map_or_else(|| slug(canary.value()), |subset| subset.name.clone());
+    let Some(first) = lacking.first() else { return Ok(SubsetPlan::Present { subset }) };
     if permission == Permission::Nothing {
-        return Err(RouteProblem::NoSubset { service: fqdn, subset: name, labels: shown(&canary.labels()) });
+        return Err(RouteProblem::NoSubset { service: fqdn, subset: slug(first.value()), labels: shown(&first.labels()) });
     }
     let own = companion_name(service);
-    let own = rules.iter().find(|rule| namespace(rule) == service.namespace && text(rule, "/metadata/name") == Some(&own));
+    let mut known = rules.iter().map(Borrow::borrow);
+    let own = known.find(|rule| namespace(rule) == service.namespace && text(rule, "/metadata/name") == Some(&own));
     if let Some(foreign) = own.filter(|rule| !is_ours(rule)) {
         return Err(RouteProblem::NotOurs { at: Place::whole(DESTINATION_RULE, foreign) });
     }
-    let Some(found) = found else {
-        return first_rule(service, None, own, stable, canary, permission, || RouteProblem::NoRule {
-            service: fqdn.clone(),
-            namespace: service.namespace.clone(),
-        });
-    };
-    if found.namespace != service.namespace || !found.is_exact() {
-        let group = found.used().cloned();
-        let why = if found.is_exact() {
-            format!("it stands in namespace {}", found.namespace)
-        } else {
-            format!("its host is the pattern {}", found.host)
+    let Some(found) = found.as_ref().filter(|found| found.namespace == service.namespace && found.is_exact()) else {
+        return match (permission, found, own) {
+            // It exists and does not apply, as its host or export was changed: what is added to it reaches nobody.
+            (Permission::First, _, Some(own)) => Err(RouteProblem::NotOurs { at: Place::whole(DESTINATION_RULE, own) }),
+            (Permission::First, found, None) => {
+                let replaced = found.as_ref().and_then(Rules::used);
+                Ok(SubsetPlan::Create { subset: slug(canary.value()), rule: first_rule(service, replaced, &[stable, canary]) })
+            }
+            (_, None, _) => Err(RouteProblem::NoRule { service: fqdn, namespace: service.namespace.clone() }),
+            (_, Some(found), _) => Err(elsewhere(&found, fqdn)),
         };
-        return first_rule(service, group.as_ref(), own, stable, canary, permission, || RouteProblem::RuleElsewhere {
-            at: Box::new(place_of(&found)),
-            service: fqdn.clone(),
-            why,
-        });
-    }
+    };
     let group = match found.groups.as_slice() {
         [group] if group.selector.is_none() => group,
         groups => {
@@ -163,19 +173,23 @@ pub fn ensure_subset(
             return Err(RouteProblem::RulesDiffer { service: fqdn, rules: names.join(", ") });
         }
     };
-    if let Some(taken) = group.subsets.iter().find(|subset| subset.name == name) {
-        let at = Box::new(Place { kind: DESTINATION_RULE, object: taken.rule.clone(), field: "spec.subsets".to_owned(), name: None });
-        return Err(RouteProblem::SubsetTaken { at, subset: name, found: shown(&taken.labels), wanted: shown(&canary.labels()) });
-    }
     let like = found.subset_for(&stable.label, &stable.pod_labels);
-    let subset = subset_value(&name, &canary.labels(), like.and_then(|subset| subset.traffic_policy.as_ref()));
+    let mut subsets = Vec::with_capacity(lacking.len());
+    for version in lacking {
+        let name = slug(version.value());
+        if let Some(taken) = group.subsets.iter().find(|subset| subset.name == name) {
+            let at = Box::new(Place { kind: DESTINATION_RULE, object: taken.rule.clone(), field: "spec.subsets".to_owned(), name: None });
+            return Err(RouteProblem::SubsetTaken { at, subset: name, found: shown(&taken.labels), wanted: shown(&version.labels()) });
+        }
+        subsets.push(subset_value(&name, &version.labels(), like.and_then(|subset| subset.traffic_policy.as_ref())));
+    }
     if let Some(own) = own {
-        return extend(own, name, subset);
+        return extend(own, subset, subsets);
     }
     // The rule to join is the one that defines stable's subset, else the oldest.
     let joined = like.map(|subset| &subset.rule).or_else(|| group.members.first());
-    match rules.iter().find(|rule| Some(&object_name(rule)) == joined) {
-        Some(joined) => Ok(SubsetPlan::Create { subset: name, rule: companion(joined, service, [subset].into()) }),
+    match rules.iter().map(Borrow::borrow).find(|rule| Some(&object_name(rule)) == joined) {
+        Some(joined) => Ok(SubsetPlan::Create { subset, rule: companion(joined, service, subsets) }),
         None => Err(RouteProblem::NoRule { service: fqdn, namespace: service.namespace.clone() }),
     }
 }
@@ -209,7 +223,12 @@ pub enum SubsetRemoval {
 ///
 /// # Errors
 /// The rule is not Serin's, or a route or mirror names the subset.
-pub fn remove_subset(rule: &Value, service: &ServiceName, subset: &str, virtual_services: &[Value]) -> Result<SubsetRemoval, RouteProblem> {
+pub fn remove_subset<R: Borrow<Value>>(
+    rule: &Value,
+    service: &ServiceName,
+    subset: &str,
+    virtual_services: &[R],
+) -> Result<SubsetRemoval, RouteProblem> {
     if !is_companion(rule, service) {
         return Err(RouteProblem::NotOurs { at: Place::whole(DESTINATION_RULE, rule) });
     }
@@ -231,9 +250,9 @@ pub fn remove_subset(rule: &Value, service: &ServiceName, subset: &str, virtual_
 }
 
 /// Every http route and mirror, tcp and tls route that names a destination, whatever its weight.
-pub fn uses(virtual_services: &[Value], target: &Target) -> Vec<Place> {
+pub fn uses<R: Borrow<Value>>(virtual_services: &[R], target: &Target) -> Vec<Place> {
     let mut places = Vec::new();
-    for vs in virtual_services {
+    for vs in virtual_services.iter().map(Borrow::borrow) {
         let is = |destination: &Value| {
             let host = text(destination, "/host").map(|host| super::host::resolve(host, namespace(vs)));
             host.as_ref() == Some(&target.host) && text(destination, "/subset") == target.subset.as_deref()
@@ -258,44 +277,39 @@ pub fn uses(virtual_services: &[Value], target: &Target) -> Vec<Place> {
 
 /// The first rule of the host itself: a subset for each version, and what a less specific rule asked for, as the new one
 /// replaces it for all callers.
-fn first_rule(
-    service: &ServiceName,
-    replaced: Option<&Group>,
-    own: Option<&Value>,
-    stable: &Version,
-    canary: &Version,
-    permission: Permission,
-    refusal: impl FnOnce() -> RouteProblem,
-) -> Result<SubsetPlan, RouteProblem> {
-    if permission != Permission::First {
-        return Err(refusal());
-    }
-    let (canary_name, stable_name) = (slug(canary.value()), slug(stable.value()));
-    let subset = subset_value(&canary_name, &canary.labels(), None);
-    if let Some(own) = own {
-        // It exists and does not apply: its host or export was changed. To add to it would change nothing for callers.
-        return Err(RouteProblem::NotOurs { at: Place::whole(DESTINATION_RULE, own) });
-    }
+fn first_rule(service: &ServiceName, replaced: Option<&Group>, versions: &[&Version]) -> Value {
     let mut spec = Map::new();
     spec.insert("host".to_owned(), Value::from(service.fqdn()));
     if let Some(policy) = replaced.and_then(|group| group.traffic_policy.clone()) {
         spec.insert("trafficPolicy".to_owned(), policy);
     }
-    spec.insert("subsets".to_owned(), json!([subset_value(&stable_name, &stable.labels(), None), subset]));
-    Ok(SubsetPlan::Create { subset: canary_name, rule: object("networking.istio.io/v1", service, spec) })
+    let subsets: Vec<Value> = versions.iter().map(|version| subset_value(&slug(version.value()), &version.labels(), None)).collect();
+    spec.insert("subsets".to_owned(), Value::from(subsets));
+    object("networking.istio.io/v1", service, spec)
 }
 
-fn extend(own: &Value, name: String, subset: Value) -> Result<SubsetPlan, RouteProblem> {
+fn elsewhere(found: &Rules, service: String) -> RouteProblem {
+    let object = found.groups.iter().flat_map(|group| &group.members).next().cloned();
+    let object = object.unwrap_or_else(|| ObjectName { namespace: found.namespace.clone(), name: String::new() });
+    let at = Box::new(Place { kind: DESTINATION_RULE, object, field: String::new(), name: None });
+    let why = match found.is_exact() {
+        true => format!("it stands in namespace {}", found.namespace),
+        false => format!("its host is the pattern {}", found.host),
+    };
+    RouteProblem::RuleElsewhere { at, service, why }
+}
+
+fn extend(own: &Value, subset: String, added: Vec<Value>) -> Result<SubsetPlan, RouteProblem> {
     let mut patch = Patch::default();
     patch.pin(DESTINATION_RULE, own)?;
     match own.pointer("/spec/subsets").filter(|subsets| subsets.is_array()) {
         Some(subsets) => {
             patch.test("/spec/subsets", subsets.clone());
-            patch.add("/spec/subsets/-", subset);
+            added.into_iter().for_each(|value| patch.add("/spec/subsets/-", value));
         }
-        None => patch.add("/spec/subsets", json!([subset])),
+        None => patch.add("/spec/subsets", Value::from(added)),
     }
-    Ok(SubsetPlan::Extend { subset: name, rule: object_name(own), patch })
+    Ok(SubsetPlan::Extend { subset, rule: object_name(own), patch })
 }
 
 fn object(api_version: &str, service: &ServiceName, spec: Map<String, Value>) -> Value {
@@ -319,12 +333,6 @@ fn subset_value(name: &str, labels: &Labels, policy: Option<&Value>) -> Value {
 
 fn is_ours(rule: &Value) -> bool {
     rule.pointer("/metadata/labels").and_then(|labels| labels.get(MANAGED_BY.0)).and_then(Value::as_str) == Some(MANAGED_BY.1)
-}
-
-fn place_of(rules: &Rules) -> Place {
-    let object = rules.groups.iter().flat_map(|group| &group.members).next().cloned();
-    let object = object.unwrap_or_else(|| ObjectName { namespace: rules.namespace.clone(), name: String::new() });
-    Place { kind: DESTINATION_RULE, object, field: String::new(), name: None }
 }
 
 fn shown(labels: &Labels) -> String {

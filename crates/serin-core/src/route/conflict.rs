@@ -1,7 +1,9 @@
 //! VirtualServices together: which of them the same callers would use for one host, and who delegates to whom.
 //!
-//! For a sidecar the oldest VirtualService of a host wins entirely, and the others might as well not be there; at a gateway
-//! they are merged. A pair of one for the mesh and one for a gateway is the usual way to serve both, and no conflict. A
+//! For a sidecar the oldest VirtualService of a host wins entirely, and the others might as well not be there. At a gateway
+//! they are merged, and routes for every request are moved behind all others (`SortVHostRoutes`, Istio 1.31): teams share a
+//! host with a path each, and that is no conflict, until two have a route for every request, of which only the older one's
+//! is reached. A pair of one for the mesh and one for a gateway is the usual way to serve both, and no conflict. A
 //! pattern and a host within it are none either: the more specific one wins, for every caller alike.
 //!
 //! Deliberately no Gateway objects: whether a gateway exists, and serves the host, is the linter's work.
@@ -11,6 +13,7 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::borrow::Borrow;
 
 use serde_json::Value;
 
@@ -19,25 +22,27 @@ use super::json::{age_key, list, namespace, object_name, text, texts};
 use super::problem::{Place, RouteProblem};
 use super::rules::export_to;
 use super::structure::MESH;
-use super::survey::VIRTUAL_SERVICE;
+use super::survey::{VIRTUAL_SERVICE, takes_everything};
 use crate::units::ObjectName;
 
 /// Every pair of VirtualServices of which at least one is in `ours` that the same callers would use for one host. `all` are
 /// all VirtualServices that are known, those of `ours` among them.
-pub fn same_host(all: &[Value], ours: &[ObjectName]) -> Vec<RouteProblem> {
-    let mut sorted: Vec<&Value> = all.iter().filter(|vs| !is_delegate(vs)).collect();
-    sorted.sort_by_key(|vs| age_key(vs));
-    let bindings: Vec<Binding<'_>> = sorted.into_iter().map(Binding::of).collect();
+pub fn same_host<R: Borrow<Value>>(all: &[R], ours: &[ObjectName]) -> Vec<RouteProblem> {
+    let bound: Vec<&Value> = all.iter().map(Borrow::borrow).filter(|vs| !is_delegate(vs)).collect();
+    let (mut ours, others): (Vec<&Value>, Vec<&Value>) = bound.into_iter().partition(|vs| ours.contains(&object_name(vs)));
+    ours.sort_by_key(|vs| age_key(vs));
+    let ours: Vec<Binding<'_>> = ours.into_iter().map(Binding::of).collect();
+    let hosts: BTreeSet<&String> = ours.iter().flat_map(|binding| &binding.hosts).collect();
+    let others: Vec<Binding<'_>> =
+        others.into_iter().map(Binding::of).filter(|other| other.hosts.iter().any(|host| hosts.contains(host))).collect();
     let mut problems = Vec::new();
-    for (place, older) in bindings.iter().enumerate() {
-        for younger in bindings.iter().skip(place + 1) {
-            if !ours.contains(&older.name) && !ours.contains(&younger.name) {
-                continue;
-            }
+    for (place, mine) in ours.iter().enumerate() {
+        for other in ours.iter().skip(place + 1).chain(&others) {
+            let (older, younger) = if age_key(mine.object) <= age_key(other.object) { (mine, other) } else { (other, mine) };
             let Some(host) = older.hosts.intersection(&younger.hosts).next() else { continue };
-            let Some(gateway) = older.gateways.iter().find(|gateway| younger.gateways.contains(*gateway) && older.meets(younger)) else {
-                continue;
-            };
+            let hides = |gateway: &&String| *gateway == MESH || (older.takes_everything() && younger.takes_everything());
+            let mut shared = older.gateways.intersection(&younger.gateways).filter(|_| older.meets(younger)).filter(hides);
+            let Some(gateway) = shared.next() else { continue };
             let merged = gateway != MESH;
             let callers = if merged { format!("gateway {gateway}") } else { "the mesh".to_owned() };
             let place = |binding: &Binding<'_>| Place::whole(VIRTUAL_SERVICE, binding.object);
@@ -53,18 +58,18 @@ pub fn is_delegate(vs: &Value) -> bool {
 }
 
 /// The VirtualServices that delegate to `delegate`, and may: it is exported to their namespace.
-pub fn roots_of<'a>(all: &'a [Value], delegate: &Value) -> Vec<&'a Value> {
+pub fn roots_of<'a, R: Borrow<Value>>(all: &'a [R], delegate: &Value) -> Vec<&'a Value> {
     let name = object_name(delegate);
     let exports = export_to(delegate);
     let delegates = |root: &&Value| {
         let visible = exports.contains("*") || exports.contains(namespace(root));
         visible && list(root, "/spec/http").iter().any(|route| delegate_of(root, route).as_ref() == Some(&name))
     };
-    all.iter().filter(|root| !is_delegate(root)).filter(delegates).collect()
+    all.iter().map(Borrow::borrow).filter(|root| !is_delegate(root)).filter(delegates).collect()
 }
 
 /// A delegate that nobody delegates to, as a refusal.
-pub fn unused_delegate(all: &[Value], vs: &Value) -> Option<RouteProblem> {
+pub fn unused_delegate<R: Borrow<Value>>(all: &[R], vs: &Value) -> Option<RouteProblem> {
     let unused = is_delegate(vs) && roots_of(all, vs).is_empty();
     unused.then(|| RouteProblem::UnusedDelegate { at: Place::whole(VIRTUAL_SERVICE, vs) })
 }
@@ -99,7 +104,6 @@ fn gateway_name(written: &str, namespace: &str) -> String {
 /// For whom a VirtualService routes which hosts.
 struct Binding<'a> {
     object: &'a Value,
-    name: ObjectName,
     hosts: BTreeSet<String>,
     gateways: BTreeSet<String>,
     exports: BTreeSet<String>,
@@ -108,7 +112,12 @@ struct Binding<'a> {
 impl<'a> Binding<'a> {
     fn of(vs: &'a Value) -> Self {
         let hosts = texts(vs, "/spec/hosts").map(|host| resolve(host, namespace(vs))).collect();
-        Self { object: vs, name: object_name(vs), hosts, gateways: gateways(vs), exports: export_to(vs) }
+        Self { object: vs, hosts, gateways: gateways(vs), exports: export_to(vs) }
+    }
+
+    /// Whether it has a route for every request.
+    fn takes_everything(&self) -> bool {
+        list(self.object, "/spec/http").iter().any(takes_everything)
     }
 
     /// Whether some namespace sees both.

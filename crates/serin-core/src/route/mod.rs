@@ -3,7 +3,8 @@
 //! In reading order: [`host`] (names as Istio reads them), [`survey`] (what a VirtualService says about a service),
 //! [`weights`] (a share becomes a guarded patch), [`structure`] (destinations, the mesh, the abort's mark), [`rules`]
 //! (DestinationRules as callers see them), [`companion`] (Serin's own rule), [`slug`] (subset names), [`conflict`]
-//! (VirtualServices together), [`owner`] (who else works here), [`patch`] and [`problem`] (what comes out).
+//! (VirtualServices together), [`owner`] (who else works here), [`network`] (all of it for one release, in the words of
+//! `decide`), [`patch`] and [`problem`] (what comes out).
 //!
 //! Objects are never read into structs and written back: fields that Serin does not know survive because nobody touches
 //! them. Nothing here panics, whatever the JSON holds, and nothing here decides when a weight moves.
@@ -12,6 +13,7 @@ pub mod companion;
 pub mod conflict;
 pub mod host;
 mod json;
+pub mod network;
 pub mod owner;
 pub mod patch;
 pub mod problem;
@@ -26,6 +28,7 @@ pub mod weights;
 mod tests;
 
 pub use host::ServiceName;
+pub use network::{Change, Network, Selection, World};
 pub use patch::{Guard, Patch, describe};
 pub use problem::{Place, RouteProblem};
 pub use share::Share;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::json::{list, text};
 use super::problem::{Place, RouteProblem};
 use super::survey::VIRTUAL_SERVICE;
+use crate::units::Timestamp;
 
 /// Serin's field manager, always.
 pub const FIELD_MANAGER: &str = "serin";
@@ -87,6 +88,39 @@ pub fn last_weight_manager(vs: &Value) -> Option<(&str, Option<&str>)> {
     let owners = list(vs, "/metadata/managedFields").iter().filter(|entry| owns_routes(entry));
     let last = owners.max_by_key(|entry| text(entry, "/time"))?;
     Some((text(last, "/manager").unwrap_or("an unnamed manager"), text(last, "/time")))
+}
+
+/// An instant as the API server writes it (RFC 3339): `2026-08-01T12:00:00Z`, with or without fractions or an offset.
+/// `None` for anything else, and for years before 1 or after 9999.
+pub fn instant(text: &str) -> Option<Timestamp> {
+    let (date, time) = text.split_once(['T', 't', ' '])?;
+    let mut date = date.splitn(3, '-').map(|part| part.parse::<i64>().ok().filter(|_| part.bytes().all(|b| b.is_ascii_digit())));
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let zone = time.find(['Z', 'z', '+', '-'])?;
+    let (clock, zone) = time.split_at_checked(zone)?;
+    let offset = match zone.split_at_checked(1)? {
+        ("Z" | "z", "") => 0,
+        (sign, hours_minutes) => {
+            let (hours, minutes) = hours_minutes.split_once(':')?;
+            let offset = hours.parse::<i64>().ok()?.checked_mul(60)?.checked_add(minutes.parse::<i64>().ok()?)?;
+            if sign == "-" { -offset } else { offset }
+        }
+    };
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let mut clock = clock.splitn(3, ':').map(|part| part.parse::<i64>().ok());
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    let millis = format!("{fraction:0<3}").get(..3)?.parse::<i64>().ok()?;
+    let possible = (1..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    let possible = possible && (0..24).contains(&hour) && (0..60).contains(&minute) && (0..=60).contains(&second) && offset.abs() < 24 * 60;
+    if !possible {
+        return None;
+    }
+    // Days since the epoch in the proleptic Gregorian calendar, years beginning in March (H. Hinnant, "chrono-compatible
+    // low-level date algorithms", days_from_civil).
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * month + 2) / 5 + day - 1 - 719_468;
+    Some(Timestamp((((days * 24 + hour) * 60 + minute - offset) * 60 + second) * 1000 + millis))
 }
 
 /// Whether a managed-fields entry holds the routes, by themselves or in a spec that is owned as a whole.

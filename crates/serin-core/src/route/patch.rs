@@ -99,6 +99,16 @@ impl Patch {
         self.ops.push(Op::Remove { path: path.into() });
     }
 
+    /// The operations of both, tests first. Both were made from the same object, and change different parts of it.
+    pub(super) fn append(&mut self, other: Self) {
+        for op in other.ops {
+            match op {
+                Op::Test { path, value } => self.test(path, value),
+                change => self.ops.push(change),
+            }
+        }
+    }
+
     /// Pins the patch to the object's resourceVersion.
     pub(super) fn pin(&mut self, kind: &'static str, object: &Value) -> Result<(), RouteProblem> {
         match text(object, "/metadata/resourceVersion") {

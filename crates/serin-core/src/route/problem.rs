@@ -281,7 +281,7 @@ pub enum RouteProblem {
         host: String,
         /// `the mesh`, or `gateway shop/front`.
         callers: String,
-        /// Gateways merge the two, oldest first; in the mesh the older wins entirely.
+        /// Gateways merge the two; in the mesh the older wins entirely.
         merged: bool,
     },
     /// Another controller moves weights here.
@@ -330,12 +330,12 @@ pub enum RouteProblem {
     },
     /// A subset lacks, and Serin may not write one.
     #[error(
-        "no DestinationRule for {service} has the subset {subset:?}, and spec.traffic.destinationRule is Existing: add the subset with the labels {labels}"
+        "no DestinationRule for {service} has a subset for pods with {labels}, so no route can reach them: add one, as {subset:?}, or set spec.traffic.destinationRule: Companion"
     )]
     NoSubset {
         /// The service's full name.
         service: String,
-        /// The subset.
+        /// The name that Serin would give it.
         subset: String,
         /// The labels it needs.
         labels: String,
@@ -359,6 +359,22 @@ pub enum RouteProblem {
     NotOurs {
         /// The rule.
         at: Box<Place>,
+    },
+    /// `virtualServices` names an object that is not there.
+    #[error("{at} does not exist: create it, or correct the name in spec.traffic.virtualServices")]
+    NoVirtualService {
+        /// The object that was asked for.
+        at: Box<Place>,
+    },
+    /// The object changed since the decision.
+    #[error("{at} has resourceVersion {now} and the decision was made on {seen}: look again")]
+    Changed {
+        /// The object.
+        at: Box<Place>,
+        /// What the decision saw.
+        seen: String,
+        /// What it is now.
+        now: String,
     },
     /// A subset that a route still names.
     #[error("the subset {subset:?} is still named by {at}, whose callers would get 503 without it: take the destination out first")]
@@ -406,6 +422,8 @@ impl RouteProblem {
             Self::NoSubset { .. } => "NoSubset",
             Self::SubsetTaken { .. } => "SubsetTaken",
             Self::NotOurs { .. } => "NotOurs",
+            Self::NoVirtualService { .. } => "NoVirtualService",
+            Self::Changed { .. } => "Changed",
             Self::SubsetInUse { .. } => "SubsetInUse",
         }
     }
@@ -419,5 +437,9 @@ fn total_hint(needs: &Option<u32>) -> String {
 }
 
 fn outcome(merged: &bool) -> &'static str {
-    if *merged { "their routes are merged, the older one's first" } else { "the older one wins entirely" }
+    if *merged {
+        "their routes are merged, and of two for every request only the older one's is reached"
+    } else {
+        "the older one wins entirely"
+    }
 }

@@ -181,6 +181,8 @@ impl Split {
 pub struct Survey {
     /// Routes that send to the service by subset, in order.
     pub splits: Vec<Split>,
+    /// Places in `spec.http` of routes that send to the service without any subset; each is a problem too.
+    pub plain: Vec<usize>,
     /// Everything that keeps Serin from managing this VirtualService. An abort goes on in spite of them.
     pub problems: Vec<RouteProblem>,
 }
@@ -190,7 +192,7 @@ pub struct Survey {
 /// # Errors
 /// All problems at once, none of them dropped for the first.
 pub fn survey(vs: &Value, service: &ServiceName, only: Option<&[String]>) -> Result<Vec<Split>, Vec<RouteProblem>> {
-    let Survey { splits, problems } = look(vs, service, only);
+    let Survey { splits, problems, .. } = look(vs, service, only);
     if problems.is_empty() { Ok(splits) } else { Err(problems) }
 }
 
@@ -255,6 +257,7 @@ fn judge(survey: &mut Survey, vs: &Value, service: &ServiceName, at: Box<Place>,
         let weighted = plain.iter().find(|d| d.weight.unwrap_or(0) > 0);
         survey.problems.extend(weighted.map(|d| RouteProblem::MixedRoute { at: at.clone(), service: fqdn, weight: d.weight.unwrap_or(0) }));
     } else {
+        survey.plain.push(index);
         survey.problems.push(RouteProblem::PlainRoute { at: at.clone(), service: fqdn });
         return;
     }
@@ -336,7 +339,7 @@ fn below_http(vs: &Value, service: &ServiceName) -> Vec<RouteProblem> {
 }
 
 /// Whether no request gets past this route: no match, or one that asks for nothing. A prefix `/` is every path.
-fn takes_everything(route: &Value) -> bool {
+pub(super) fn takes_everything(route: &Value) -> bool {
     let conditions = list(route, "/match");
     conditions.is_empty()
         || conditions.iter().any(|condition| match condition.as_object() {

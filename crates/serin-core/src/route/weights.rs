@@ -115,7 +115,8 @@ pub fn abort(vs: &Value, only: Option<&[String]>, arms: &Arms, rollout: Option<&
     for index in 0..list(vs, "/spec/http").len() {
         let name = Place::route(vs, index).name;
         if only.is_none_or(|only| only.iter().any(|o| name.as_ref() == Some(o))) {
-            abort.left.extend(withdraw_into(&mut abort.patch, vs, index, arms).err());
+            let (stable, canary) = (core::slice::from_ref(&arms.stable), core::slice::from_ref(&arms.canary));
+            abort.left.extend(withdraw_into(&mut abort.patch, vs, index, stable, canary).err());
         }
     }
     if let Some(rollout) = rollout {
@@ -144,10 +145,17 @@ pub(super) fn pin_route(patch: &mut Patch, vs: &Value, index: usize) -> Result<(
     }
 }
 
-fn share_into(patch: &mut Patch, vs: &Value, route: RouteTotal, arms: &Arms, share: Weight, guard: Guard) -> Result<(), RouteProblem> {
+pub(super) fn share_into(
+    patch: &mut Patch,
+    vs: &Value,
+    route: RouteTotal,
+    arms: &Arms,
+    share: Weight,
+    guard: Guard,
+) -> Result<(), RouteProblem> {
     let RouteTotal { index, total } = route;
     if share == Weight::ZERO && guard == Guard::Back {
-        return withdraw_into(patch, vs, index, arms);
+        return withdraw_into(patch, vs, index, core::slice::from_ref(&arms.stable), core::slice::from_ref(&arms.canary));
     }
     let at = Place::route(vs, index);
     if total == 0 || total > MAX_WEIGHT {
@@ -175,31 +183,36 @@ fn write(patch: &mut Patch, vs: &Value, index: usize, destination: &Destination,
     }
 }
 
-/// All of the canary's weight to stable, by the rule that nothing else changes.
-fn withdraw_into(patch: &mut Patch, vs: &Value, index: usize, arms: &Arms) -> Result<(), RouteProblem> {
+/// All of the canary's weight to stable, by the rule that nothing else changes. A version may be reached by several subsets:
+/// the first of stable's takes what all of the canary's lose.
+pub(super) fn withdraw_into(
+    patch: &mut Patch,
+    vs: &Value,
+    index: usize,
+    stables: &[Target],
+    canaries: &[Target],
+) -> Result<(), RouteProblem> {
+    let label = |targets: &[Target]| targets.first().map_or_else(String::new, Target::label);
     let at = Place::route(vs, index);
-    let ReadRoute { destinations, bad, .. } = read_route(vs, index, &arms.stable.host);
-    let canaries: Vec<&Destination> = destinations.iter().filter(|d| d.is(&arms.canary)).collect();
-    if canaries.is_empty() {
+    let ReadRoute { destinations, bad, .. } = read_route(vs, index, "");
+    let is_canary = |d: &Destination| canaries.iter().any(|target| d.is(target));
+    let losing: Vec<&Destination> = destinations.iter().filter(|d| is_canary(d)).collect();
+    if losing.is_empty() {
         return Ok(());
     }
     if destinations.len() == 1 {
         let matched = !list(vs, &format!("/spec/http/{index}/match")).is_empty();
-        return Err(RouteProblem::CanaryAlone {
-            at,
-            arm: arms.canary.label(),
-            when: if matched { " for requests that match" } else { "" },
-        });
+        return Err(RouteProblem::CanaryAlone { at, arm: label(canaries), when: if matched { " for requests that match" } else { "" } });
     }
     let unreadable = |d: &Destination| bad.iter().any(|(position, _)| *position == d.position);
     let sum = |of: &mut dyn Iterator<Item = &Destination>| of.map(|d| u64::from(d.weight.unwrap_or(0))).sum::<u64>();
-    let taken = sum(&mut canaries.iter().copied());
+    let taken = sum(&mut losing.iter().copied());
     let total = sum(&mut destinations.iter());
-    if taken == 0 && total > 0 && !canaries.iter().any(|d| unreadable(d)) {
+    if taken == 0 && total > 0 && !losing.iter().any(|d| unreadable(d)) {
         return Ok(());
     }
-    let Some(stable) = destinations.iter().find(|d| d.is(&arms.stable)) else {
-        return Err(RouteProblem::StableMissing { at, arm: arms.stable.label() });
+    let Some(stable) = destinations.iter().find(|d| stables.iter().any(|target| d.is(target))) else {
+        return Err(RouteProblem::StableMissing { at, arm: label(stables) });
     };
     let kept = u64::from(stable.weight.unwrap_or(0)) + taken;
     let kept = if total == 0 { WHOLE_IN_PERCENT } else { u32::try_from(kept).unwrap_or(MAX_WEIGHT).min(MAX_WEIGHT) };
@@ -210,7 +223,7 @@ fn withdraw_into(patch: &mut Patch, vs: &Value, index: usize, arms: &Arms) -> Re
             if destination.weight != Some(kept) {
                 patch.put(vs, path(), Value::from(kept));
             }
-        } else if destination.is(&arms.canary) && (destination.weight.unwrap_or(0) > 0 || unreadable(destination)) {
+        } else if is_canary(destination) && (destination.weight.unwrap_or(0) > 0 || unreadable(destination)) {
             patch.put(vs, path(), Value::from(0));
         }
     }

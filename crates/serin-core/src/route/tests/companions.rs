@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::RouteProblem;
-use super::super::companion::{Permission, SubsetPlan, SubsetRemoval, Version, ensure_subset, remove_subset, uses};
+use super::super::companion::{Permission, Reach, SubsetPlan, SubsetRemoval, Version, ensure_subset, remove_subset, uses};
 use super::super::rules::{Labels, callers_without, effective};
 use super::super::{Target, describe};
 use super::{apply, article, my_app};
@@ -34,7 +34,7 @@ fn names(rules: &[Value], caller: &str) -> Option<Vec<String>> {
 }
 
 fn ensure(rules: &[Value], canary: &str, permission: Permission) -> Result<SubsetPlan, RouteProblem> {
-    ensure_subset(rules, ROOT, &my_app(), &Version::new("version", "v1"), &Version::new("version", canary), permission)
+    ensure_subset(rules, ROOT, &my_app(), &Version::new("version", "v1"), &Version::new("version", canary), Reach::Canary, permission)
 }
 
 #[test]
@@ -194,10 +194,10 @@ fn a_subset_goes_only_when_nothing_names_it() {
     let after = apply(&own, &patch).expect("it applies");
     assert_eq!(after["spec"]["subsets"].as_array().map(Vec::len), Some(1));
     assert_eq!(describe(&patch), ["spec.subsets: without v3"]);
-    assert_eq!(remove_subset(&after, &my_app(), "v3", &[]), Ok(SubsetRemoval::Absent));
-    assert_eq!(remove_subset(&after, &my_app(), "v2", &[]), Ok(SubsetRemoval::Delete));
+    assert_eq!(remove_subset(&after, &my_app(), "v3", &[] as &[Value]), Ok(SubsetRemoval::Absent));
+    assert_eq!(remove_subset(&after, &my_app(), "v2", &[] as &[Value]), Ok(SubsetRemoval::Delete));
     let theirs = rule("my-app", "default", "my-app", 1, &["v3"]);
-    assert_eq!(remove_subset(&theirs, &my_app(), "v3", &[]).expect_err("not ours").code(), "NotOurs");
+    assert_eq!(remove_subset(&theirs, &my_app(), "v3", &[] as &[Value]).expect_err("not ours").code(), "NotOurs");
 }
 
 #[test]

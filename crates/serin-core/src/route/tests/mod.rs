@@ -3,6 +3,7 @@
 mod arithmetic;
 mod companions;
 mod neighbours;
+mod networks;
 mod owners;
 mod slugs;
 mod structures;

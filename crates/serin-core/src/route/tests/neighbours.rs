@@ -45,7 +45,7 @@ fn two_for_the_same_callers_are_named_with_the_winner_first() {
             json!(["my-gateway"]),
             json!(["my-app"]),
             json!(["default/my-gateway"]),
-            Some("gateway default/my-gateway, where their routes are merged"),
+            Some("gateway default/my-gateway, where their routes are merged, and of two for every request only the older one's is reached"),
         ),
         (
             json!(["my-app"]),
@@ -72,6 +72,19 @@ fn two_for_the_same_callers_are_named_with_the_winner_first() {
         }
         assert_eq!(same_host(&all, &[name("neither")]), [], "only pairs of which one is ours");
     }
+}
+
+#[test]
+fn teams_share_a_gateways_host_by_path() {
+    let paths = |name: &str, created: u32, path: &str| {
+        let mut vs = vs(name, created, "default", json!(["shop.example.com"]), json!(["front"]));
+        vs["spec"]["http"][0]["match"] = json!([{"uri": {"prefix": path}}]);
+        vs
+    };
+    let count = |all: &[Value]| same_host(all, &[name("a"), name("b")]).len();
+    assert_eq!(count(&[paths("a", 1, "/cart"), paths("b", 2, "/pay")]), 0);
+    assert_eq!(count(&[paths("a", 1, "/"), paths("b", 2, "/pay")]), 0, "the one for every request comes last, whoever is older");
+    assert_eq!(count(&[paths("a", 1, "/"), paths("b", 2, "/")]), 1);
 }
 
 #[test]

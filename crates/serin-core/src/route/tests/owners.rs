@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::owner::{last_weight_manager, other_controller};
+use super::super::owner::{instant, last_weight_manager, other_controller};
 use super::article;
 
 fn with(metadata: Value) -> Value {
@@ -62,4 +62,27 @@ fn the_last_manager_of_the_routes_is_named() {
         last_weight_manager(&with(json!({"managedFields": [entry("whole", "2026-01-01T00:00:00Z", json!({}))]}))),
         Some(("whole", Some("2026-01-01T00:00:00Z")))
     );
+}
+
+#[test]
+fn instants_are_read_as_the_api_server_writes_them() {
+    // Expected values from Python's datetime.
+    let table = [
+        ("1970-01-01T00:00:00Z", Some(0)),
+        ("2026-08-01T12:34:56Z", Some(1_785_587_696_000)),
+        ("2026-08-01T12:34:56.789123Z", Some(1_785_587_696_789)),
+        ("2026-08-01T14:34:56+02:00", Some(1_785_587_696_000)),
+        ("2026-08-01T07:04:56-05:30", Some(1_785_587_696_000)),
+        ("2000-02-29T23:59:59Z", Some(951_868_799_000)),
+        ("2026-08-01", None),
+        ("2026-08-01T12:34:56", None),
+        ("2026-13-01T12:34:56Z", None),
+        ("2026-08-01T12:34:99Z", None),
+        ("99999999999999999999-08-01T12:34:56Z", None),
+        ("2026-08-01T12:34:56+é", None),
+        ("", None),
+    ];
+    for (text, millis) in table {
+        assert_eq!(instant(text).map(|at| at.0), millis, "{text}");
+    }
 }

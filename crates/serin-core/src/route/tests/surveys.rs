@@ -307,7 +307,7 @@ proptest! {
         let _ = rules::callers_without(&both, "istio-system", &my_app(), "v1");
         let (stable, canary) = (companion::Version::new("version", "v1"), companion::Version::new("version", "v2"));
         for permission in [companion::Permission::Nothing, companion::Permission::Join, companion::Permission::First] {
-            let _ = companion::ensure_subset(&both, "istio-system", &my_app(), &stable, &canary, permission);
+            let _ = companion::ensure_subset(&both, "istio-system", &my_app(), &stable, &canary, companion::Reach::Both, permission);
         }
     }
 }
