@@ -5,4 +5,5 @@
 mod analysis;
 mod any_input;
 mod reference;
+mod simulation;
 mod table;
