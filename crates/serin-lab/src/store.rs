@@ -445,3 +445,52 @@ pub(crate) fn uid() -> String {
     let (hi, lo) = ((a & !0xf000) | 0x4000, (b & !(0b11 << 62)) | (0b10 << 62));
     format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", hi >> 32, (hi >> 16) & 0xffff, hi & 0xffff, lo >> 48, lo & 0xffff_ffff_ffff)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn store() -> (Store, Key) {
+        (Store::new(Arc::new(|| jiff::Timestamp::UNIX_EPOCH)), Key::namespaced("", "pods", "n", "p"))
+    }
+
+    fn label(store: &Store, key: &Key) {
+        let change = |old: &Value| {
+            let mut new = old.clone();
+            new["metadata"]["labels"] = json!({"a": "b"});
+            Ok::<_, StoreError>(new)
+        };
+        store.update(key, Write::Spec, change).unwrap();
+    }
+
+    #[test]
+    fn writes_to_what_is_ending_gracefully_do_not_end_it() {
+        let (store, key) = store();
+        store.create(&key, json!({})).unwrap();
+        store.delete(&key, None, 30).unwrap();
+        label(&store, &key);
+        assert_eq!(store.get(&key).unwrap()["metadata"]["deletionTimestamp"], "1970-01-01T00:00:00Z");
+        store.delete(&key, None, 5).unwrap();
+        assert_eq!(store.get(&key).unwrap()["metadata"]["deletionGracePeriodSeconds"], 5);
+        store.delete(&key, None, 0).unwrap();
+        assert_eq!(store.get(&key), None);
+    }
+
+    #[test]
+    fn the_last_finalizer_ends_it_only_after_the_grace_period() {
+        let (store, key) = store();
+        store.create(&key, json!({"metadata": {"finalizers": ["x"]}})).unwrap();
+        store.delete(&key, None, 30).unwrap();
+        store.delete(&key, None, 0).unwrap();
+        label(&store, &key);
+        assert!(store.get(&key).is_some());
+        let free = |old: &Value| {
+            let mut new = old.clone();
+            new["metadata"]["finalizers"] = json!([]);
+            Ok::<_, StoreError>(new)
+        };
+        store.update(&key, Write::Spec, free).unwrap();
+        assert_eq!(store.get(&key), None);
+    }
+}

@@ -2,4 +2,5 @@
 
 mod apply;
 mod rest;
+mod workloads;
 mod world;
