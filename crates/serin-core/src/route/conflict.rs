@@ -17,11 +17,11 @@ use core::borrow::Borrow;
 
 use serde_json::Value;
 
-use super::host::resolve;
+use super::host::{ServiceName, covers, is_wildcard, resolve};
 use super::json::{age_key, list, namespace, object_name, text, texts};
 use super::problem::{Place, RouteProblem};
 use super::rules::export_to;
-use super::structure::MESH;
+use super::structure::{MESH, in_mesh};
 use super::survey::{VIRTUAL_SERVICE, takes_everything};
 use crate::units::ObjectName;
 
@@ -66,6 +66,39 @@ pub fn roots_of<'a, R: Borrow<Value>>(all: &'a [R], delegate: &Value) -> Vec<&'a
         visible && list(root, "/spec/http").iter().any(|route| delegate_of(root, route).as_ref() == Some(&name))
     };
     all.iter().map(Borrow::borrow).filter(|root| !is_delegate(root)).filter(delegates).collect()
+}
+
+/// Whether only requests that match something reach a delegate: each route that delegates to it has a match.
+pub(super) fn reached_by_match_only<R: Borrow<Value>>(all: &[R], delegate: &Value) -> bool {
+    let name = object_name(delegate);
+    let roots = roots_of(all, delegate);
+    let routes = roots.iter().flat_map(|root| list(root, "/spec/http").iter().map(move |route| (*root, route)));
+    let mut delegating = routes.filter(|(root, route)| delegate_of(root, route).as_ref() == Some(&name)).peekable();
+    delegating.peek().is_some() && delegating.all(|(_, route)| !takes_everything(route))
+}
+
+/// The VirtualService by which sidecars of the service's own namespace route calls to the service's name: of those bound to the
+/// mesh and exported there, the one with the most specific host, the oldest among equals. `None`: such calls reach every version
+/// by number of pods, whatever weights a gateway's VirtualService has.
+pub fn mesh_route<'a, R: Borrow<Value>>(all: &'a [R], service: &ServiceName) -> Option<&'a Value> {
+    let fqdn = service.fqdn();
+    let mut best: Option<(&'a Value, (bool, usize))> = None;
+    let mut sorted: Vec<&'a Value> = all.iter().map(Borrow::borrow).filter(|vs| in_mesh(vs)).collect();
+    sorted.sort_by_key(|vs| age_key(vs));
+    for vs in sorted {
+        let exports = export_to(vs);
+        if !exports.contains("*") && !exports.contains(&service.namespace) {
+            continue;
+        }
+        let hosts = texts(vs, "/spec/hosts").map(|host| resolve(host, namespace(vs))).filter(|host| covers(host, &fqdn));
+        let rank = hosts.map(|host| (!is_wildcard(&host), host.len())).max();
+        if let Some(rank) = rank
+            && best.is_none_or(|(_, known)| rank > known)
+        {
+            best = Some((vs, rank));
+        }
+    }
+    best.map(|(vs, _)| vs)
 }
 
 /// A delegate that nobody delegates to, as a refusal.

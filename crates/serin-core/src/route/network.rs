@@ -15,7 +15,7 @@ use core::borrow::Borrow;
 use serde_json::Value;
 
 use super::companion::{Permission, Reach, SubsetPlan, Version, ensure_subset};
-use super::conflict::{is_delegate, roots_of, same_host, unused_delegate};
+use super::conflict::{is_delegate, mesh_route, reached_by_match_only, roots_of, same_host, unused_delegate};
 use super::host::ServiceName;
 use super::json::{age_key, namespace, object_name, text};
 use super::owner::{instant, last_weight_manager, other_controller};
@@ -87,6 +87,7 @@ pub struct Network<'a> {
     managed: Vec<Managed<'a>>,
     problems: Vec<RouteProblem>,
     elsewhere: Vec<ObjectName>,
+    mesh_route: Option<ObjectName>,
 }
 
 /// One VirtualService of the release.
@@ -119,6 +120,7 @@ impl<'a, R: Borrow<Value>> World<'a, R> {
             managed: Vec::new(),
             problems: Vec::new(),
             elsewhere: Vec::new(),
+            mesh_route: mesh_route(&all, self.service).map(object_name),
         };
         let mut own: Vec<&'a Value> = all.iter().copied().filter(|vs| namespace(vs) == self.service.namespace).collect();
         own.sort_by_key(|vs| age_key(vs));
@@ -126,6 +128,9 @@ impl<'a, R: Borrow<Value>> World<'a, R> {
             self.take_all(&mut network, &all, &own);
         } else {
             self.take_selected(&mut network, &all, &own);
+        }
+        for managed in network.managed.iter_mut().filter(|managed| is_delegate(managed.vs) && reached_by_match_only(&all, managed.vs)) {
+            managed.splits.iter_mut().for_each(|split| split.matched = true);
         }
         self.look_around(&mut network, &all);
         network.set_pins_aside(self.stable);
@@ -209,6 +214,12 @@ impl Network<'_> {
     /// that stands there.
     pub fn elsewhere(&self) -> &[ObjectName] {
         &self.elsewhere
+    }
+
+    /// The VirtualService by which calls inside the mesh reach the service by its name; it need not be one of the release's.
+    /// `None`: such calls see every version by number of pods, and no weight holds for them; `bind_mesh` mends that.
+    pub fn mesh_route(&self) -> Option<&ObjectName> {
+        self.mesh_route.as_ref()
     }
 
     /// Namespaces whose callers would not find a version's subset, because a rule of their own replaces the service's.

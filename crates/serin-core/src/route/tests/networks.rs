@@ -278,6 +278,45 @@ fn testers_keep_their_header_route_and_callers_of_stable_come_along() {
 }
 
 #[test]
+fn a_delegate_for_testers_is_a_pin_too() {
+    let h = "my-app";
+    let delegate = |name: &str, route: Value| {
+        let mut vs = of(json!([route]));
+        vs["metadata"]["name"] = json!(name);
+        vs["spec"].as_object_mut().expect("a spec").remove("hosts");
+        vs
+    };
+    let mut root = article();
+    root["metadata"]["name"] = json!("root");
+    root["spec"]["http"] = json!([
+        {"match": [{"headers": {"x-beta": {"exact": "true"}}}], "delegate": {"name": "beta"}},
+        {"delegate": {"name": "all"}},
+    ]);
+    let all = delegate("all", route(&[(h, "v1", json!(90)), (h, "v2", json!(10))]));
+    let cluster = Cluster::new(&[root, delegate("beta", route(&[(h, "v2", Value::Null)])), all], &[article_rule()], &["v1", "v2"]);
+    assert_eq!((cluster.shares("beta"), cluster.shares("all")), ([].into(), ["v1 90 %, v2 10 %".to_string()].into()));
+    assert_eq!(cluster.see(|n| n.routes().len()), 1);
+}
+
+#[test]
+fn calls_inside_the_mesh_are_known_to_bypass_a_gateways_route() {
+    let route_of =
+        |routes: &[Value]| Cluster::new(routes, &[article_rule()], &["v1", "v2"]).see(|n| n.mesh_route().map(|name| name.name.clone()));
+    assert_eq!(route_of(&[article()]), None, "the article's trap");
+    let mut mended = article();
+    mended["spec"]["gateways"] = json!(["my-gateway", "mesh"]);
+    assert_eq!(route_of(core::slice::from_ref(&mended)).as_deref(), Some("my-app"));
+    let mut wide = article();
+    wide["metadata"]["name"] = json!("wide");
+    wide["spec"]["hosts"] = json!(["*.default.svc.cluster.local"]);
+    wide["spec"].as_object_mut().expect("a spec").remove("gateways");
+    assert_eq!(route_of(&[wide.clone(), article()]).as_deref(), Some("wide"));
+    assert_eq!(route_of(&[wide.clone(), mended]).as_deref(), Some("my-app"), "the more specific host wins");
+    wide["spec"]["exportTo"] = json!(["elsewhere"]);
+    assert_eq!(route_of(&[wide]), None);
+}
+
+#[test]
 fn a_plain_route_is_a_problem_or_a_split_to_be_made() {
     let vs = of(json!([route(&[("my-app", "", Value::Null)])]));
     let mut cluster = Cluster::new(core::slice::from_ref(&vs), &[], &["v1", "v2"]);

@@ -304,6 +304,31 @@ proptest! {
             let _ = owner::last_weight_manager(vs);
             let _ = companion::remove_subset(vs, &my_app(), "v1", &both);
         }
+        let service = my_app();
+        let pods = [(crate::units::VersionName::new("v1").expect("a version"), companion::Version::new("version", "v1").pod_labels)];
+        let world = super::super::World {
+            service: &service,
+            version_label: "version",
+            pods: &pods,
+            virtual_services: &both,
+            destination_rules: &both,
+            root_namespace: "istio-system",
+            selection: &[],
+            stable: None,
+            manage_route: true,
+            permission: companion::Permission::First,
+        };
+        let network = world.read();
+        let (version, other) = (&pods[0].0, crate::units::VersionName::new("v2").expect("a version"));
+        for route in network.routes() {
+            let guard = crate::action::Guard::Forward { resource_version: route.resource_version.clone() };
+            let _ = network.set_weights(&route.object, version, &other, Weight::ALL, &guard, &[]);
+            let done = network.set_weights(&route.object, version, &other, Weight::ZERO, &crate::action::Guard::Abort { rollout: "r".into() }, &[]);
+            prop_assert!(done.is_ok());
+            let _ = network.ensure_destination(&route.object, version, &other);
+            let _ = network.remove_version(&route.object, version);
+        }
+        let _ = (network.rules(), network.obstacle(), network.callers_without(version), network.totals(version, &other, &[Weight::ALL]));
         let _ = rules::callers_without(&both, "istio-system", &my_app(), "v1");
         let (stable, canary) = (companion::Version::new("version", "v1"), companion::Version::new("version", "v2"));
         for permission in [companion::Permission::Nothing, companion::Permission::Join, companion::Permission::First] {
