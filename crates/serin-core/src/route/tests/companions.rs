@@ -61,6 +61,9 @@ fn a_pattern_in_the_callers_namespace_beats_an_exact_host_elsewhere() {
     ];
     assert_eq!(names(&all, "shop"), Some(["p".into()].into()));
     assert_eq!(names(&all, "default"), Some(["v1".into()].into()));
+    // A pattern may be as long as the host that it covers.
+    let all = [rule("own", "default", "my-app", 1, &["v1"]), rule("long", "default", "*y-app.default.svc.cluster.local", 2, &["l"])];
+    assert_eq!(names(&all, "default"), Some(["v1".into()].into()));
 }
 
 #[test]
@@ -91,6 +94,7 @@ fn rules_of_one_host_merge_oldest_first_and_a_name_keeps_its_first_meaning() {
 fn a_version_is_found_by_the_labels_of_its_pods() {
     let mut own = rule("own", "default", "my-app", 1, &[]);
     own["spec"]["subsets"] = json!([
+        {"name": "narrow", "labels": {"version": "v1", "app": "my-app"}},
         {"name": "everything", "labels": {}},
         {"name": "pinned", "labels": {"version": "v2", "zone": "a"}},
         {"name": "current", "labels": {"version": "v2", "app": "my-app"}},
