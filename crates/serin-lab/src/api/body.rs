@@ -32,6 +32,15 @@ pub(super) fn json(bytes: &[u8]) -> ApiResult<Body> {
     Ok(Body { value, duplicates })
 }
 
+/// Reads a body in Kubernetes' protobuf encoding.
+///
+/// # Errors
+/// 400 when it is none.
+pub(super) fn protobuf(bytes: &[u8]) -> ApiResult<Body> {
+    let value = super::protobuf::decode(bytes).map_err(|why| ApiError::bad_request(format!("error decoding protobuf: {why}")))?;
+    Ok(Body { value, duplicates: Vec::new() })
+}
+
 /// Reads a YAML body (one document); JSON is YAML too.
 ///
 /// # Errors

@@ -7,9 +7,10 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 
 use super::kinds::{Kind, api_version};
-use super::serve::{query_of, take};
+use super::serve::query_of;
 use super::status::{ApiError, ApiResult, respond};
-use super::{Api, body};
+use super::Api;
+use super::write::read_body;
 
 /// The Kubernetes release whose behaviour and types are followed (k8s-openapi's `v1_35`).
 const MAJOR: &str = "1";
@@ -240,32 +241,43 @@ fn discovered(api: &Api, group: &str, version: &str) -> Vec<Value> {
     all
 }
 
-/// Answers a review; `None` if the path is none of one.
-///
-/// # Errors
-/// 400 for a body that cannot be read.
-pub(super) async fn review(method: &Method, path: &str, body: axum::body::Body) -> ApiResult<Option<Response>> {
+/// A kind that is posted and answered, never stored.
+#[derive(Clone, Copy)]
+pub(super) struct Review {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+}
+
+/// The review that a path names, if it names one.
+pub(super) fn review_of(path: &str) -> Option<Review> {
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     let (group, version, plural) = match segments.as_slice() {
         ["apis", group, version, plural] | ["apis", group, version, "namespaces", _, plural] => (*group, *version, *plural),
-        _ => return Ok(None),
+        _ => return None,
     };
-    let Some((_, _, _, kind, _)) = REVIEWS.iter().find(|r| r.0 == group && r.1 == version && r.2 == plural) else {
-        return Ok(None);
-    };
+    let found = REVIEWS.iter().find(|r| r.0 == group && r.1 == version && r.2 == plural)?;
+    Some(Review { group: found.0, version: found.1, kind: found.3 })
+}
+
+/// Answers a review.
+///
+/// # Errors
+/// 400 for a body that cannot be read, 405 for anything but a post.
+pub(super) fn review(review: Review, method: &Method, headers: &HeaderMap, bytes: &[u8]) -> ApiResult<Response> {
     if *method != Method::POST {
         return Err(ApiError::method_not_allowed());
     }
-    let mut review = body::json(&take(body).await?)?.value;
-    if !review.is_object() {
+    let mut answer = read_body(headers, bytes)?.value;
+    if !answer.is_object() {
         return Err(ApiError::bad_request("the object provided is unrecognized (must be of type Object)"));
     }
-    review["apiVersion"] = api_version(group, version).into();
-    review["kind"] = (*kind).into();
-    if review["metadata"].is_null() {
-        review["metadata"] = json!({});
+    answer["apiVersion"] = api_version(review.group, review.version).into();
+    answer["kind"] = review.kind.into();
+    if answer["metadata"].is_null() {
+        answer["metadata"] = json!({});
     }
-    review["status"] = match *kind {
+    answer["status"] = match review.kind {
         "SelfSubjectReview" => json!({"userInfo": {"username": USER, "groups": GROUPS}}),
         "SelfSubjectRulesReview" => json!({
             "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
@@ -273,5 +285,5 @@ pub(super) async fn review(method: &Method, path: &str, body: axum::body::Body) 
         }),
         _ => json!({"allowed": true, "reason": "the lab's user may do everything"}),
     };
-    Ok(Some(respond(StatusCode::CREATED, &review)))
+    Ok(respond(StatusCode::CREATED, &answer))
 }

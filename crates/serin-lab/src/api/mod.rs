@@ -29,11 +29,13 @@ mod logs;
 mod names;
 mod openapi;
 mod patch;
+mod protobuf;
 mod read;
 mod rules;
 mod schema;
 mod select;
 mod serve;
+mod server;
 mod status;
 mod strategic;
 mod structural;
@@ -43,6 +45,7 @@ mod watch;
 mod write;
 
 pub use logs::{LogError, LogRequest, LogStream, Logs};
+pub use server::{Credentials, ServeError, Serving, write_private};
 
 /// The namespaces that are there from the start.
 const NAMESPACES: &[&str] = &["default", "istio-system", "kube-public", "kube-system"];

@@ -93,6 +93,13 @@ impl<'a> Node<'a> {
         self.field.get(key).or_else(|| self.schema.get(key))
     }
 
+    /// The definition that the field refers to.
+    pub(super) fn reference(self) -> Option<&'a str> {
+        let direct = self.field.get("$ref");
+        let wrapped = || self.field.get("allOf")?.get(0)?.get("$ref");
+        direct.or_else(wrapped)?.as_str()?.strip_prefix(PREFIX)
+    }
+
     /// `type`, if one is named.
     pub(super) fn type_name(self) -> Option<&'a str> {
         self.schema.get("type").and_then(Value::as_str)
@@ -135,8 +142,7 @@ impl<'a> Node<'a> {
 
     /// A resource quantity (`500m`): always a string once stored.
     pub(super) fn is_quantity(self) -> bool {
-        let of = |v: &Value| v.get("$ref").and_then(Value::as_str).is_some_and(|r| r.ends_with(".api.resource.Quantity"));
-        of(self.field) || self.field.get("allOf").and_then(|a| a.get(0)).is_some_and(of)
+        self.reference().is_some_and(|r| r.ends_with(".api.resource.Quantity"))
     }
 
     /// Another whole object within this one.
@@ -188,7 +194,7 @@ fn built_in() -> Map<String, Value> {
         api::policy::v1::PodDisruptionBudget, api::policy::v1::Eviction,
         api::rbac::v1::Role, api::rbac::v1::RoleBinding, api::rbac::v1::ClusterRole, api::rbac::v1::ClusterRoleBinding,
         api::authorization::v1::SelfSubjectAccessReview, api::authorization::v1::SelfSubjectRulesReview,
-        api::authorization::v1::SubjectAccessReview, api::authentication::v1::SelfSubjectReview,
+        api::authorization::v1::SubjectAccessReview, api::authorization::v1::LocalSubjectAccessReview, api::authentication::v1::SelfSubjectReview,
         k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
         k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions,
         k8s_openapi::apimachinery::pkg::apis::meta::v1::Status,

@@ -22,10 +22,10 @@ pub(super) async fn handle(State(api): State<Api>, request: Request) -> Response
 
 async fn answer(api: &Api, request: Request) -> ApiResult<Response> {
     let (parts, body) = request.into_parts();
+    if let Some(review) = discovery::review_of(parts.uri.path()) {
+        return discovery::review(review, &parts.method, &parts.headers, &take(body).await?);
+    }
     let Some(call) = Call::parse(api, &parts.uri, parts.headers.clone())? else {
-        if let Some(response) = discovery::review(&parts.method, parts.uri.path(), body).await? {
-            return Ok(response);
-        }
         return discovery::answer(api, &parts.method, &parts.uri, &parts.headers);
     };
     let sub = call.sub.as_deref();

@@ -76,7 +76,8 @@ pub(super) fn read_body(headers: &HeaderMap, bytes: &[u8]) -> ApiResult<body::Bo
     match content_type(headers) {
         "" | "application/json" => body::json(bytes),
         "application/yaml" => body::yaml(bytes),
-        _ => Err(ApiError::unsupported_media_type(&["application/json", "application/yaml"])),
+        "application/vnd.kubernetes.protobuf" => body::protobuf(bytes),
+        _ => Err(ApiError::unsupported_media_type(&["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"])),
     }
 }
 

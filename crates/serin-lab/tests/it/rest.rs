@@ -36,8 +36,9 @@ async fn refusals_are_status_objects_with_kubernetes_reasons() {
     assert_eq!(world.put(DEPLOYMENTS, json!({})).await.refused(405, "MethodNotAllowed"), "the server does not allow this method on the requested resource");
     let wrong_kind = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}});
     assert!(world.post(CONFIG, wrong_kind).await.refused(400, "BadRequest").contains("does not match the expected kind"));
-    let answer = world.send("POST", CONFIG, &[("content-type", "application/vnd.kubernetes.protobuf")], "x".into()).await;
-    answer.refused(415, "UnsupportedMediaType");
+    world.send("POST", CONFIG, &[("content-type", "text/plain")], "x".into()).await.refused(415, "UnsupportedMediaType");
+    world.send("POST", CONFIG, &[("content-type", "application/vnd.kubernetes.protobuf")], "x".into()).await.refused(400, "BadRequest");
+    world.send("POST", CONFIG, &[], "{".into()).await.refused(400, "BadRequest");
     let mut typo = deployment("typo");
     typo["spec"]["replicas"] = "three".into();
     assert_eq!(
