@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{Key, Resource, Store, StoreError};
 
+mod apply;
 mod body;
 mod call;
 mod convert;
@@ -22,6 +23,7 @@ mod defaults;
 mod delete;
 mod discovery;
 mod columns;
+mod fields;
 mod istio;
 mod jsonpath;
 mod kinds;

@@ -54,7 +54,7 @@ const ZERO_COUNTS: &[&str] = &[
     "activeDeadlineSeconds", "allowPrivilegeEscalation", "allocateLoadBalancerNodePorts", "automountServiceAccountToken", "averageUtilization",
     "backoffLimit", "completions", "controller", "defaultMode", "enableServiceLinks", "failedJobsHistoryLimit", "fsGroup", "gracePeriodSeconds",
     "hostUsers", "immutable", "leaseDurationSeconds", "leaseTransitions", "minReplicas", "mode", "optional", "orphanDependents", "parallelism",
-    "priority", "privileged", "progressDeadlineSeconds", "publishNotReadyAddresses", "readOnlyRootFilesystem", "ready", "replicas",
+    "priority", "privileged", "progressDeadlineSeconds", "readOnlyRootFilesystem", "ready", "replicas",
     "revisionHistoryLimit", "runAsGroup", "runAsNonRoot", "runAsUser", "serving", "stabilizationWindowSeconds", "successfulJobsHistoryLimit", "suspend",
     "terminating", "terminationGracePeriodSeconds", "tolerationSeconds", "ttlSecondsAfterFinished",
 ];

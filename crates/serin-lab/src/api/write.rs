@@ -11,6 +11,8 @@ use super::call::Call;
 use super::kinds::{Kind, Origin};
 use super::serve::{accepted, encode};
 use super::status::{ApiError, ApiResult, Problem};
+use super::apply::{self, Managed, Manager};
+use super::fields::Set;
 use super::{Api, body, convert, crd, defaults, names, patch, read, rules, structural, validate};
 use crate::store::{Key, Object, StoreError, Write, metadata};
 
@@ -103,45 +105,26 @@ pub(super) fn create(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response
 
 /// Stores a new object that carries its name or the beginning of one.
 fn make(api: &Api, call: &Call, options: &Options, sent: Value, duplicates: &[String]) -> ApiResult<(Object, Vec<String>)> {
-    namespace_open(api, call)?;
     let name = sent["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let prefix = sent["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
-    let mut last = None;
+    let generated = name.is_empty() && !prefix.is_empty();
     // A generated name that is taken is drawn again, as by Kubernetes since 1.31.
     for _ in 0..ATTEMPTS {
         let mut new = sent.clone();
-        if name.is_empty() && !prefix.is_empty() {
+        if generated {
             metadata(&mut new).insert("name".into(), format!("{prefix}{}", names::suffix()).into());
         }
         let mut pending = Pending::new(api, call, options, None);
         pending.duplicates(duplicates)?;
-        // One writer at a time picks addresses that must be unique.
-        let guard = needs_allocation(&call.kind).then(|| api.allocation());
-        let new = pending.settle(new)?;
-        let name = new["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let key = call.key_of(&name);
-        let stored = convert::to_stored(&call.kind, new);
-        let created = if options.dry_run {
-            match api.store().get(&key) {
-                Some(_) => Err(StoreError::AlreadyExists(key.resource.clone(), name.clone())),
-                None => Ok(std::sync::Arc::new(as_if_created(api, &key, stored))),
-            }
-        } else {
-            api.store().create(&key, stored)
-        };
-        drop(guard);
-        match created {
-            Ok(object) => {
-                if !options.dry_run {
-                    after_write(api, call, &object);
-                }
-                return Ok((object, pending.warnings));
-            }
-            Err(error) if !prefix.is_empty() && sent["metadata"]["name"].as_str().unwrap_or_default().is_empty() => last = Some(error),
-            Err(_) => return Err(ApiError::already_exists(&call.kind.resource, &name)),
+        match insert(api, call, options, pending, new) {
+            Err(StoreOr::Store(StoreError::AlreadyExists(..))) if generated => {}
+            Err(StoreOr::Store(StoreError::AlreadyExists(_, name))) => return Err(ApiError::already_exists(&call.kind.resource, &name)),
+            Err(StoreOr::Store(error)) => return Err(error.into()),
+            Err(StoreOr::Api(error)) => return Err(error),
+            Ok(done) => return Ok(done),
         }
     }
-    Err(last.map_or_else(ApiError::method_not_allowed, Into::into))
+    Err(ApiError::already_exists(&call.kind.resource, &prefix))
 }
 
 fn as_if_created(api: &Api, key: &Key, mut object: Value) -> Value {
@@ -203,7 +186,7 @@ pub(super) fn update(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response
         let (object, warnings) = make(api, call, &options, sent, &body.duplicates)?;
         return read::one(api, call, StatusCode::CREATED, &object, &warnings);
     }
-    let change = Change { sent: &|_| Ok(sent.clone()), duplicates: &body.duplicates, apply: false };
+    let change = Change { sent: &|_| Ok(sent.clone()), duplicates: &body.duplicates, subresource: call.sub.as_deref().unwrap_or_default() };
     let (object, warnings) = modify(api, call, &options, &change)?;
     read::one(api, call, StatusCode::OK, &object, &warnings)
 }
@@ -220,15 +203,17 @@ pub(super) fn patch(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response>
     let options = Options::of(call)?;
     let patch = patch::Patch::read(call, bytes)?;
     if call.sub.as_deref() == Some("scale") {
+        if patch.is_apply() {
+            return Err(ApiError::not_implemented("the lab does not apply scales; patch them, or apply the object"));
+        }
         return change_scale(api, call, &options, &|scale| patch.apply_plain(scale));
     }
-    let key = call.key()?;
-    if !patch.is_apply() && api.store().get(&key).is_none() {
-        return Err(ApiError::not_found(&call.kind.resource, &key.name));
+    if let patch::Patch::Apply(body) = patch {
+        return apply_config(api, call, &options, body);
     }
     let node = call.kind_version().node();
     let sent = |old: &Value| patch.apply_to(node, old);
-    let change = Change { sent: &sent, duplicates: patch.duplicates(), apply: patch.is_apply() };
+    let change = Change { sent: &sent, duplicates: patch.duplicates(), subresource: call.sub.as_deref().unwrap_or_default() };
     let (object, warnings) = modify(api, call, &options, &change)?;
     read::one(api, call, StatusCode::OK, &object, &warnings)
 }
@@ -238,8 +223,8 @@ struct Change<'a> {
     /// From the object as the client sees it to what it wants.
     sent: &'a dyn Fn(&Value) -> ApiResult<Value>,
     duplicates: &'a [String],
-    #[expect(dead_code, reason = "server-side apply reads it")]
-    apply: bool,
+    /// The subresource that field managers are told of: the call's, or `scale`, which writes the object itself.
+    subresource: &'a str,
 }
 
 /// Why the store did not take a change.
@@ -262,37 +247,164 @@ fn modify(api: &Api, call: &Call, options: &Options, change: &Change<'_>) -> Api
         let sent = (change.sent)(&old)?;
         preconditions(call, &key.name, &old, &sent)?;
         let mut pending = Pending::new(api, call, options, Some(&old));
+        pending.subresource = change.subresource;
         pending.duplicates(change.duplicates)?;
-        let guard = needs_allocation(&call.kind).then(|| api.allocation());
-        let new = pending.settle(sent)?;
-        let write = match call.sub.as_deref() {
-            Some("status") => Write::Status,
-            // Its status is computed with each write of its spec.
-            None if call.kind.is("apiextensions.k8s.io", "customresourcedefinitions") => Write::Whole,
-            None if call.kind_version().status => Write::Spec,
-            _ => Write::Whole,
-        };
-        let new = convert::to_stored(&call.kind, new);
-        if options.dry_run {
-            return Ok((std::sync::Arc::new(as_if_updated(&stored, new)), pending.warnings));
-        }
-        let result = api.store().update(&key, write, |now| {
-            if now["metadata"]["resourceVersion"] != stored["metadata"]["resourceVersion"] {
-                return Err(Refused::Raced);
-            }
-            Ok(new)
-        });
-        drop(guard);
-        match result {
-            Ok(object) => {
-                after_write(api, call, &object);
-                return Ok((object, pending.warnings));
-            }
-            Err(Refused::Raced) => {}
-            Err(Refused::Store(error)) => return Err(error.into()),
+        if let Some(done) = put(api, call, options, &key, &stored, pending, sent)? {
+            return Ok(done);
         }
     }
     Err(StoreError::Conflict(call.kind.resource.clone(), key.name).into())
+}
+
+/// Stores what becomes of `sent`, unless somebody wrote since `stored` was read: then `None`.
+fn put(api: &Api, call: &Call, options: &Options, key: &Key, stored: &Object, mut pending: Pending<'_>, sent: Value) -> ApiResult<Option<(Object, Vec<String>)>> {
+    let guard = needs_allocation(&call.kind).then(|| api.allocation());
+    let new = pending.settle(sent)?;
+    let write = match call.sub.as_deref() {
+        Some("status") => Write::Status,
+        // Its status is computed with each write of its spec.
+        None if call.kind.is("apiextensions.k8s.io", "customresourcedefinitions") => Write::Whole,
+        None if call.kind_version().status => Write::Spec,
+        _ => Write::Whole,
+    };
+    let new = convert::to_stored(&call.kind, new);
+    if options.dry_run {
+        return Ok(Some((std::sync::Arc::new(as_if_updated(stored, new)), pending.warnings)));
+    }
+    let result = api.store().update(key, write, |now| {
+        if now["metadata"]["resourceVersion"] != stored["metadata"]["resourceVersion"] {
+            return Err(Refused::Raced);
+        }
+        Ok(new)
+    });
+    drop(guard);
+    match result {
+        Ok(object) => {
+            after_write(api, call, &object);
+            Ok(Some((object, pending.warnings)))
+        }
+        Err(Refused::Raced) => Ok(None),
+        Err(Refused::Store(error)) => Err(error.into()),
+    }
+}
+
+/// Server-side apply: merges a configuration into the object, or creates it.
+fn apply_config(api: &Api, call: &Call, options: &Options, body: body::Body) -> ApiResult<Response> {
+    let mut config = body.value;
+    let key = call.key()?;
+    if call.query.get("fieldManager").is_none() {
+        let problem = Problem::required("fieldManager", "is required for apply patch");
+        return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[problem]));
+    }
+    for field in ["apiVersion", "kind"] {
+        if config[field].as_str().is_none_or(str::is_empty) {
+            return Err(ApiError::bad_request(format!("invalid object type: {field} must be set in an applied configuration")));
+        }
+    }
+    check_type(call, &mut config)?;
+    check_namespace(call, &mut config)?;
+    let meta = metadata(&mut config);
+    match meta.get("name").and_then(Value::as_str) {
+        None => {
+            meta.insert("name".into(), key.name.as_str().into());
+        }
+        Some(name) if name != key.name => {
+            return Err(ApiError::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", key.name)));
+        }
+        Some(_) => {}
+    }
+    if meta.get("managedFields").is_some_and(|m| m.as_array().is_none_or(|m| !m.is_empty())) {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    meta.remove("managedFields");
+    let subresource = call.sub.as_deref().unwrap_or_default();
+    let manager = Manager::applying(&options.manager, &call.api_version(), subresource);
+    let limit = limits(call, subresource);
+    for _ in 0..ATTEMPTS {
+        let stored = api.store().get(&key);
+        if stored.is_none() && !subresource.is_empty() {
+            return Err(ApiError::not_found(&call.kind.resource, &key.name));
+        }
+        let old = stored.as_ref().map(|s| convert::to_version(&call.kind, call.version, s));
+        let mut pending = Pending::new(api, call, options, old.as_ref());
+        pending.subresource = subresource;
+        pending.duplicates(&body.duplicates)?;
+        let mut wanted = config.clone();
+        pending.decode(&mut wanted)?;
+        if let Some(old) = &old {
+            preconditions(call, &key.name, old, &wanted)?;
+        }
+        let node = call.kind_version().node();
+        let now = crate::store::seconds((api.store().clock())());
+        let live = old.as_ref().unwrap_or(&Value::Null);
+        let applied = apply::apply(&manager, node, live, &wanted, options.force, &limit, &now)?;
+        pending.managed = Some(applied.managed);
+        match &stored {
+            None => {
+                let (object, warnings) = insert(api, call, options, pending, applied.object).map_err(|error| match error {
+                    // Somebody was faster, and this loop goes round no more: the client may try again.
+                    StoreOr::Store(error) => error.into(),
+                    StoreOr::Api(error) => error,
+                })?;
+                return read::one(api, call, StatusCode::CREATED, &object, &warnings);
+            }
+            Some(stored) => {
+                if let Some((object, warnings)) = put(api, call, options, &key, stored, pending, applied.object)? {
+                    return read::one(api, call, StatusCode::OK, &object, &warnings);
+                }
+            }
+        }
+    }
+    Err(StoreError::Conflict(call.kind.resource.clone(), key.name).into())
+}
+
+/// What a field manager may own through this door: not the status through the object's, nothing else through the status'.
+fn limits(call: &Call, subresource: &str) -> impl Fn(&mut Set) + use<> {
+    let (has_status, custom) = (call.kind_version().status, call.kind.is_custom());
+    let status_door = subresource == "status";
+    move |set: &mut Set| {
+        set.retain_fields(|field| match field {
+            "status" => status_door || !has_status,
+            "metadata" => !(status_door && custom),
+            _ => !status_door,
+        });
+    }
+}
+
+/// Who refused a new object.
+enum StoreOr {
+    Store(StoreError),
+    Api(ApiError),
+}
+
+impl From<ApiError> for StoreOr {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+/// Stores a new object that has its name.
+fn insert(api: &Api, call: &Call, options: &Options, mut pending: Pending<'_>, new: Value) -> Result<(Object, Vec<String>), StoreOr> {
+    namespace_open(api, call)?;
+    // One writer at a time picks addresses that must be unique.
+    let guard = needs_allocation(&call.kind).then(|| api.allocation());
+    let new = pending.settle(new)?;
+    let key = call.key_of(new["metadata"]["name"].as_str().unwrap_or_default());
+    let stored = convert::to_stored(&call.kind, new);
+    let created = if options.dry_run {
+        match api.store().get(&key) {
+            Some(_) => Err(StoreError::AlreadyExists(call.kind.resource.clone(), key.name.clone())),
+            None => Ok(std::sync::Arc::new(as_if_created(api, &key, stored))),
+        }
+    } else {
+        api.store().create(&key, stored)
+    };
+    drop(guard);
+    let object = created.map_err(StoreOr::Store)?;
+    if !options.dry_run {
+        after_write(api, call, &object);
+    }
+    Ok((object, pending.warnings))
 }
 
 fn as_if_updated(old: &Value, mut new: Value) -> Value {
@@ -402,13 +514,17 @@ pub(super) struct Pending<'a> {
     options: &'a Options,
     old: Option<&'a Value>,
     /// What the client is told besides.
-    pub warnings: Vec<String>,
+    pub(super) warnings: Vec<String>,
+    /// The door it came through, as field managers are told.
+    subresource: &'a str,
+    /// Everybody's fields, where an apply has computed them already.
+    managed: Option<Managed>,
 }
 
 impl<'a> Pending<'a> {
     /// `old` is the object as it is, in the version of the call; `None` for a new one.
     pub(super) fn new(api: &'a Api, call: &'a Call, options: &'a Options, old: Option<&'a Value>) -> Self {
-        Self { api, call, options, old, warnings: read::deprecations(call) }
+        Self { api, call, options, old, warnings: read::deprecations(call), subresource: "", managed: None }
     }
 
     fn duplicates(&mut self, paths: &[String]) -> ApiResult<()> {
@@ -432,7 +548,26 @@ impl<'a> Pending<'a> {
         ApiError::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", self.call.kind_version().name))
     }
 
-    /// Decodes, drops unknown fields, keeps what this request may not change, sets defaults, and judges the whole.
+    /// Decodes: types, and fields that the schema does not know, which are dropped and told or refused.
+    fn decode(&mut self, new: &mut Value) -> ApiResult<()> {
+        let kind = &*self.call.kind;
+        let version = self.call.kind_version();
+        let mut unknown = Vec::new();
+        metadata(new);
+        if kind.origin == Origin::BuiltIn {
+            structural::decode(version.node(), new, &kind.kind, "", &mut unknown).map_err(|why| self.undecodable(&why))?;
+        } else {
+            structural::prune(version.node(), new, "", &mut unknown);
+            let mut meta = json!({"metadata": new["metadata"].take()});
+            let root = super::schema::meta_root();
+            structural::decode(super::schema::Node::new(&root), &mut meta, &kind.kind, "", &mut Vec::new()).map_err(|why| self.undecodable(&why))?;
+            new["metadata"] = meta["metadata"].take();
+        }
+        self.fields(unknown.iter().map(|p| format!("unknown field {p:?}")).collect())
+    }
+
+    /// Decodes, drops unknown fields, keeps what this request may not change, sets defaults, records who owns what, and
+    /// judges the whole.
     ///
     /// # Errors
     /// 400 for what cannot be decoded, 422 with all problems.
@@ -440,26 +575,15 @@ impl<'a> Pending<'a> {
         let call = self.call;
         let kind = &*call.kind;
         let version = call.kind_version();
-        let mut unknown = Vec::new();
-        if !new["metadata"].is_object() {
-            metadata(&mut new);
-        }
-        if kind.origin == Origin::BuiltIn {
-            structural::decode(version.node(), &mut new, &kind.kind, "", &mut unknown).map_err(|why| self.undecodable(&why))?;
-        } else {
-            structural::prune(version.node(), &mut new, "", &mut unknown);
-            let mut meta = json!({"metadata": new["metadata"].take()});
-            let root = super::schema::meta_root();
-            structural::decode(super::schema::Node::new(&root), &mut meta, &kind.kind, "", &mut Vec::new()).map_err(|why| self.undecodable(&why))?;
-            new["metadata"] = meta["metadata"].take();
-        }
-        self.fields(unknown.iter().map(|p| format!("unknown field {p:?}")).collect())?;
+        self.decode(&mut new)?;
+        let claimed = new["metadata"].get("managedFields").cloned();
         self.keep(&mut new);
         if kind.origin == Origin::BuiltIn {
             defaults::apply(self.api, kind, &mut new, self.old);
         } else {
             structural::apply_defaults(version.node(), &mut new);
         }
+        self.manage(&mut new, claimed.as_ref());
         let mut problems = Vec::new();
         validate::metadata(kind, &new, self.old, &mut problems);
         if kind.origin == Origin::BuiltIn {
@@ -479,6 +603,34 @@ impl<'a> Pending<'a> {
         }
         let name = new["metadata"]["name"].as_str().or(new["metadata"]["generateName"].as_str()).unwrap_or_default();
         Err(invalid(call, name, &problems))
+    }
+
+    /// Records in `metadata.managedFields` what this write owns.
+    fn manage(&mut self, new: &mut Value, claimed: Option<&Value>) {
+        let managed = match self.managed.take() {
+            Some(managed) => managed,
+            None => {
+                let old = self.old.unwrap_or(&Value::Null);
+                // A client may rewrite the record itself (kubectl does, moving from client-side to server-side apply), or
+                // drop it with one empty entry.
+                let reset = claimed.and_then(Value::as_array).is_some_and(|c| matches!(c.as_slice(), [one] if one.as_object().is_some_and(serde_json::Map::is_empty)));
+                let rewritten = claimed.map(|c| Managed::of(&json!({"metadata": {"managedFields": c}}))).filter(|m| !m.is_empty() && self.subresource.is_empty());
+                let mut managed = match rewritten {
+                    _ if reset => Managed::default(),
+                    Some(rewritten) => rewritten,
+                    None => Managed::of(old),
+                };
+                let manager = Manager::updating(&self.options.manager, &self.call.api_version(), self.subresource);
+                let now = crate::store::seconds((self.api.store().clock())());
+                managed.update(&manager, self.call.kind_version().node(), old, new, &limits(self.call, self.subresource), &now);
+                managed
+            }
+        };
+        if managed.is_empty() {
+            metadata(new).remove("managedFields");
+        } else {
+            metadata(new).insert("managedFields".into(), managed.to_value());
+        }
     }
 
     /// What a request may not change stays as it was: the server's own metadata, status in a write of the object, everything
@@ -616,7 +768,7 @@ fn change_scale(api: &Api, call: &Call, options: &Options, wanted: &dyn Fn(&Valu
         *at = replicas.into();
         Ok(new)
     };
-    let change = Change { sent: &sent, duplicates: &[], apply: false };
+    let change = Change { sent: &sent, duplicates: &[], subresource: "scale" };
     let (object, _) = modify(api, &whole, options, &change)?;
     let scale = scale_of(call, &convert::to_version(&call.kind, call.version, &object));
     encode(accepted(&call.headers)?, StatusCode::OK, &scale)
@@ -643,7 +795,7 @@ pub(super) fn pod_action(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Resp
             new["spec"]["nodeName"] = node.clone();
             Ok(new)
         };
-        modify(api, &whole, &options, &Change { sent: &sent, duplicates: &[], apply: false })?;
+        modify(api, &whole, &options, &Change { sent: &sent, duplicates: &[], subresource: call.sub.as_deref().unwrap_or_default() })?;
     }
     encode(accepted(&call.headers)?, StatusCode::CREATED, &success)
 }
