@@ -1,0 +1,431 @@
+//! Policies that know the stable version and forget the canary.
+
+use super::{Cx, Out, list};
+use crate::diag::Finding;
+use crate::index::Family;
+use crate::model::{Labels, Selector, Workload, labels};
+use crate::object::{Kind, Object, may_be_same};
+use crate::yaml::View;
+
+/// Where a kind keeps the labels of the pods it is for.
+fn selector<'a>(obj: &Object<'a>) -> Option<Selector<'a>> {
+    let spec = obj.spec()?;
+    match obj.kind {
+        Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication => {
+            spec.at(&["selector", "matchLabels"]).map(Selector::plain)
+        }
+        Kind::EnvoyFilter | Kind::Sidecar => spec
+            .at(&["workloadSelector", "labels"])
+            .map(Selector::plain),
+        Kind::NetworkPolicy => Some(Selector::read(spec.get("podSelector"))),
+        Kind::PodDisruptionBudget | Kind::PodMonitor => Some(Selector::read(spec.get("selector"))),
+        _ => None,
+    }
+    .filter(|s| !s.is_empty())
+}
+
+fn workloads<'c, 'a>(cx: &'c Cx<'a>, numbers: &[usize]) -> Vec<&'c Workload<'a>> {
+    numbers.iter().map(|n| &cx.index.workloads[*n]).collect()
+}
+
+/// The pair by which a selector leaves pods out, and its place.
+fn excluding<'a>(s: &Selector<'a>, have: &Labels<'a>) -> crate::source::Loc {
+    let pairs = s.pairs.iter().find(|p| !have.contains(p));
+    let view = s.view;
+    pairs
+        .and_then(|(k, _)| {
+            let v = view?;
+            v.get(k).or_else(|| v.at(&["matchLabels", k]))
+        })
+        .or_else(|| view?.get("matchExpressions"))
+        .or(view)
+        .map_or_else(
+            // A selector always has a view: it was read from one.
+            || unreachable!("a selector without a place"),
+            View::loc,
+        )
+}
+
+/// Policies of a kind that select stable's pods and not those of a canary that takes part.
+fn forgotten<'c, 'a>(
+    cx: &'c Cx<'a>,
+    kind: Kind,
+    group: impl Fn(&Object<'a>) -> Option<&'a str>,
+    mut tell: impl FnMut(&Object<'a>, crate::source::Loc, &Family<'a>, &'c Workload<'a>, &str),
+) {
+    let all: Vec<(&Object<'a>, Selector<'a>)> = cx
+        .index
+        .of(kind)
+        .filter_map(|o| Some((o, selector(o)?)))
+        .collect();
+    if all.is_empty() {
+        return;
+    }
+    let mut told = std::collections::HashSet::new();
+    for family in &cx.index.families {
+        let stable = workloads(cx, &family.stable_arm().workloads);
+        for arm in family.canaries() {
+            for canary in workloads(cx, &arm.workloads) {
+                for (obj, s) in &all {
+                    let here = |o: &Object<'_>| may_be_same(o.ns, canary.obj.ns);
+                    if !here(obj)
+                        || !stable.iter().any(|w| s.selects(&w.labels))
+                        || s.selects(&canary.labels)
+                    {
+                        continue;
+                    }
+                    let covered = all.iter().any(|(o, other)| {
+                        here(o) && group(o) == group(obj) && other.selects(&canary.labels)
+                    });
+                    if covered || !told.insert((obj.id, canary.obj.id)) {
+                        continue;
+                    }
+                    tell(obj, excluding(s, &canary.labels), family, canary, arm.name);
+                }
+            }
+        }
+    }
+}
+
+/// The usual shape of a finding.
+fn usual(cx: &Cx<'_>, out: &mut Out, kind: Kind, effect: impl Fn(&str, &Object<'_>) -> String) {
+    forgotten(
+        cx,
+        kind,
+        |o| o.spec().and_then(|s| s.str_at("action")),
+        |obj, loc, family, canary, arm| {
+            out.add(
+                Finding::at(
+                    loc,
+                    format!("{} alone; {arm} is left out", family.stable_arm().name),
+                )
+                .related(canary.labels_loc(), format!("pods of {arm}"))
+                .effect(effect(arm, obj))
+                .help("select by a label that all versions share, for instance `app`"),
+            );
+        },
+    );
+}
+
+/// SRN401
+pub(super) fn authorization(cx: &Cx<'_>, out: &mut Out) {
+    usual(cx, out, Kind::AuthorizationPolicy, |arm, obj| {
+        let action = obj
+            .spec()
+            .and_then(|s| s.str_at("action"))
+            .unwrap_or("ALLOW");
+        match action {
+            "DENY" => format!("what is denied at stable is allowed at {arm}"),
+            "CUSTOM" => format!("{arm} does not ask the authorizer"),
+            "AUDIT" => format!("requests to {arm} are not audited"),
+            _ => format!("with no policy of its own, {arm} takes requests from everybody"),
+        }
+    });
+}
+
+/// SRN402
+pub(super) fn peer_authentication(cx: &Cx<'_>, out: &mut Out) {
+    usual(cx, out, Kind::PeerAuthentication, |arm, obj| {
+        let mode = obj
+            .spec()
+            .and_then(|s| s.at(&["mtls", "mode"]))
+            .and_then(View::str)
+            .unwrap_or("its mode");
+        format!("{mode} holds for stable; {arm} takes what the namespace's default allows")
+    });
+}
+
+/// SRN403
+pub(super) fn request_authentication(cx: &Cx<'_>, out: &mut Out) {
+    usual(cx, out, Kind::RequestAuthentication, |arm, _| {
+        format!("{arm} does not check tokens: forged ones pass, and claims are not known")
+    });
+}
+
+/// SRN404
+pub(super) fn network(cx: &Cx<'_>, out: &mut Out) {
+    usual(cx, out, Kind::NetworkPolicy, |arm, _| {
+        format!("{arm} can be reached, and can reach out, where stable cannot")
+    });
+}
+
+/// SRN405
+pub(super) fn disruption(cx: &Cx<'_>, out: &mut Out) {
+    usual(cx, out, Kind::PodDisruptionBudget, |arm, _| {
+        format!("a node drain may take all pods of {arm} at once")
+    });
+}
+
+/// SRN406
+pub(super) fn autoscaler(cx: &Cx<'_>, out: &mut Out) {
+    let target = |o: &Object<'_>| {
+        let t = o.spec()?.get("scaleTargetRef")?;
+        let kind = t.str_at("kind").unwrap_or("Deployment").to_owned();
+        Some((kind, t.get("name")?.str()?.to_owned(), t.get("name")?.loc()))
+    };
+    let scalers: Vec<_> = [Kind::HorizontalPodAutoscaler, Kind::ScaledObject]
+        .into_iter()
+        .flat_map(|k| cx.index.of(k))
+        .filter_map(|o| Some((o, target(o)?)))
+        .collect();
+    let of = |w: &Workload<'_>| {
+        scalers.iter().find(|(o, (kind, name, _))| {
+            may_be_same(o.ns, w.obj.ns) && *kind == w.obj.kind_name && *name == w.obj.name
+        })
+    };
+    for family in cx.index.families.iter().filter(|f| f.split) {
+        let stable = workloads(cx, &family.stable_arm().workloads);
+        let Some((_, (_, _, loc))) = stable.iter().find_map(|w| of(w)) else {
+            continue;
+        };
+        for arm in family.canaries() {
+            for canary in workloads(cx, &arm.workloads) {
+                if of(canary).is_some() || arm.share.is_none_or(|s| s <= 0.0) {
+                    continue;
+                }
+                let size = canary
+                    .pods
+                    .fixed()
+                    .map_or_else(|| "its size".to_owned(), super::pods);
+                out.add(
+                    Finding::at(*loc, format!("scales {} alone", family.stable_arm().name))
+                        .related(
+                            canary.obj.name_loc(),
+                            format!("{} stays at {size}", arm.name),
+                        )
+                        .effect(format!(
+                            "as its weight grows {} gets more requests on the same pods: slowness may be the load, not the version",
+                            arm.name
+                        ))
+                        .help(format!("add an autoscaler for {}", canary.obj.name)),
+                );
+            }
+        }
+    }
+}
+
+/// SRN407
+pub(super) fn monitor(cx: &Cx<'_>, out: &mut Out) {
+    usual(cx, out, Kind::PodMonitor, |arm, _| {
+        format!(
+            "Prometheus does not scrape pods of {arm}: there is no data on it, which looks like no errors"
+        )
+    });
+    // A ServiceMonitor selects Services: of a family with one per version, all must be.
+    for family in cx.index.families.iter().filter(|f| f.service.is_none()) {
+        let service = |arm: &crate::index::Arm<'_>| {
+            let d = arm.dest?;
+            cx.index.services.iter().find(|s| {
+                crate::object::same_host(
+                    crate::object::Host::Service {
+                        name: s.obj.name,
+                        ns: s.obj.ns,
+                    },
+                    d.host,
+                )
+            })
+        };
+        let own_labels = |s: &crate::model::Service<'_>| {
+            s.obj
+                .view
+                .at(&["metadata", "labels"])
+                .map(|v| {
+                    labels(Some(v))
+                        .iter()
+                        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                        .collect::<Vec<_>>()
+                })
+                .unwrap_or_default()
+        };
+        let Some(stable) = service(family.stable_arm()) else {
+            continue;
+        };
+        for arm in family.canaries() {
+            let Some(canary) = service(arm) else { continue };
+            let (a, b) = (own_labels(stable), own_labels(canary));
+            let a: Vec<(&str, &str)> = a.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            let b: Vec<(&str, &str)> = b.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            let monitors: Vec<_> = cx
+                .index
+                .of(Kind::ServiceMonitor)
+                .filter_map(|m| Some((m, Selector::read(m.spec()?.get("selector")))))
+                .collect();
+            let Some((_, s)) = monitors
+                .iter()
+                .find(|(_, s)| !s.is_empty() && s.selects(&a) && !s.selects(&b))
+            else {
+                continue;
+            };
+            if monitors.iter().any(|(_, s)| s.selects(&b)) {
+                continue;
+            }
+            let loc = s.view.map_or_else(|| stable.obj.name_loc(), View::loc);
+            out.add(
+                Finding::at(loc, format!("Service {} alone", stable.obj.name))
+                    .related(canary.obj.name_loc(), "left out")
+                    .effect(format!(
+                        "Prometheus does not scrape pods of {}: there is no data on it, which looks like no errors",
+                        arm.name
+                    ))
+                    .help("select by a label that both Services carry"),
+            );
+        }
+    }
+}
+
+/// SRN408
+pub(super) fn envoy_filter(cx: &Cx<'_>, out: &mut Out) {
+    usual(cx, out, Kind::EnvoyFilter, |arm, _| {
+        format!("the proxies of {arm} work otherwise than stable's: the two are not comparable")
+    });
+}
+
+/// SRN409
+pub(super) fn sidecar(cx: &Cx<'_>, out: &mut Out) {
+    usual(cx, out, Kind::Sidecar, |arm, _| {
+        format!("{arm} sees other hosts and ports than stable does")
+    });
+}
+
+fn account<'a>(w: &Workload<'a>) -> &'a str {
+    w.pod
+        .and_then(|p| {
+            p.str_at("serviceAccountName")
+                .or_else(|| p.str_at("serviceAccount"))
+        })
+        .unwrap_or("default")
+}
+
+/// Whether a pattern of an AuthorizationPolicy (`x`, `x*`, `*x`, `*`) fits.
+fn fits(pattern: &str, value: &str) -> bool {
+    match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
+        (Some(prefix), _) => value.starts_with(prefix),
+        (_, Some(suffix)) => value.ends_with(suffix),
+        _ => pattern == value,
+    }
+}
+
+/// SRN410
+pub(super) fn only_stable_admitted(cx: &Cx<'_>, out: &mut Out) {
+    let mut told = std::collections::HashSet::new();
+    for family in &cx.index.families {
+        let stable = workloads(cx, &family.stable_arm().workloads);
+        for arm in family.canaries() {
+            for canary in workloads(cx, &arm.workloads) {
+                let Some(w) = stable.first() else { continue };
+                principals(cx, w, canary, arm.name, &mut told, out);
+                peers(cx, w, canary, arm.name, &mut told, out);
+            }
+        }
+    }
+}
+
+type Told = std::collections::HashSet<crate::source::Loc>;
+
+fn principals(
+    cx: &Cx<'_>,
+    stable: &Workload<'_>,
+    canary: &Workload<'_>,
+    arm: &str,
+    told: &mut Told,
+    out: &mut Out,
+) {
+    let (a, b) = (account(stable), account(canary));
+    let (Some(ns), true) = (stable.obj.ns.or(canary.obj.ns).or(Some("default")), a != b) else {
+        return;
+    };
+    let names = |sa: &str| {
+        [
+            format!("cluster.local/ns/{ns}/sa/{sa}"),
+            format!("{ns}/{sa}"),
+            sa.to_owned(),
+        ]
+    };
+    for policy in cx.index.of(Kind::AuthorizationPolicy) {
+        let Some(spec) = policy.spec() else { continue };
+        if !matches!(spec.str_at("action"), None | Some("ALLOW")) {
+            continue;
+        }
+        let listed: Vec<(View<'_>, &str)> = spec
+            .list("rules")
+            .flat_map(|r| r.list("from"))
+            .filter_map(|f| f.get("source"))
+            .flat_map(|s| s.list("principals").chain(s.list("serviceAccounts")))
+            .filter_map(|v| Some((v, v.str()?)))
+            .collect();
+        let admits = |sa: &str| {
+            listed
+                .iter()
+                .find(|(_, p)| names(sa).iter().any(|n| fits(p, n)))
+        };
+        let Some((at, _)) = admits(a) else { continue };
+        if admits(b).is_some() || !told.insert(at.loc()) {
+            continue;
+        }
+        out.add(
+            Finding::at(at.loc(), format!("{a} may call, {b} may not"))
+                .related(canary.obj.name_loc(), format!("runs as {b}"))
+                .effect(format!(
+                    "calls of {arm} to what AuthorizationPolicy {} guards get 403",
+                    policy.name
+                ))
+                .help(format!(
+                    "add {b}, or let both versions run as one service account"
+                )),
+        );
+    }
+}
+
+fn peers(
+    cx: &Cx<'_>,
+    stable: &Workload<'_>,
+    canary: &Workload<'_>,
+    arm: &str,
+    told: &mut Told,
+    out: &mut Out,
+) {
+    for policy in cx.index.of(Kind::NetworkPolicy) {
+        let Some(spec) = policy.spec() else { continue };
+        for rule in spec.list("ingress") {
+            let from: Vec<(View<'_>, Selector<'_>)> = rule
+                .list("from")
+                .filter(|p| p.get("namespaceSelector").is_none())
+                .filter_map(|p| Some((p, Selector::read(Some(p.get("podSelector")?)))))
+                .collect();
+            let others = rule.list("from").any(|p| p.get("podSelector").is_none());
+            let Some((_, s)) = from.iter().find(|(_, s)| {
+                !s.pairs.is_empty() && s.selects(&stable.labels) && !s.selects(&canary.labels)
+            }) else {
+                continue;
+            };
+            let admitted = others || from.iter().any(|(_, s)| s.selects(&canary.labels));
+            // Another policy for the same pods adds to what is admitted.
+            let elsewhere = cx.index.of(Kind::NetworkPolicy).any(|p| {
+                p.id != policy.id
+                    && p.spec().is_some_and(|x| {
+                        x.list("ingress").flat_map(|r| r.list("from")).any(|f| {
+                            f.get("podSelector")
+                                .is_some_and(|v| Selector::read(Some(v)).selects(&canary.labels))
+                        })
+                    })
+            });
+            if admitted || elsewhere || !may_be_same(policy.ns, canary.obj.ns) {
+                continue;
+            }
+            let loc = excluding(s, &canary.labels);
+            if !told.insert(loc) {
+                continue;
+            }
+            let names: Vec<&str> = s.pairs.iter().map(|(_, v)| *v).collect();
+            out.add(
+                Finding::at(loc, format!("pods of {} alone may call", list(names)))
+                    .related(canary.labels_loc(), format!("pods of {arm}"))
+                    .effect(format!(
+                        "calls of {arm} to what NetworkPolicy {} guards are dropped",
+                        policy.name
+                    ))
+                    .help("select by a label that all versions share"),
+            );
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Tests of the linter from outside: pages, fixes, output forms, corpora, hostile input.
+
+mod kubernetes_schema;
+mod pages;
+
+use serin_check::{Input, Options, Report, check};
+
+/// Checks one text with all rules.
+fn check_text(text: &str, complete: bool) -> Report {
+    check_files(&[("example.yaml", text)], complete)
+}
+
+fn inputs(files: &[(&str, &str)]) -> Vec<Input> {
+    files
+        .iter()
+        .map(|(path, text)| Input {
+            path: (*path).to_owned(),
+            bytes: text.as_bytes().to_vec(),
+            live: false,
+        })
+        .collect()
+}
+
+fn check_files(files: &[(&str, &str)], complete: bool) -> Report {
+    let options = Options {
+        complete,
+        ..Options::default()
+    };
+    check(inputs(files), &options)
+}
