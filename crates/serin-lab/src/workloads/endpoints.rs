@@ -178,19 +178,25 @@ fn rewrite(context: &Context, old: &Value, new: Value) {
 /// The object that EndpointSlices replaced; some clients still read it. Ready and not ready addresses per set of ports.
 fn write_endpoints(context: &Context, service: &Value, selected: &[Object]) {
     let publish = flag(service, "/spec/publishNotReadyAddresses");
-    let mut groups: BTreeMap<String, (Vec<Value>, Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    #[derive(Default)]
+    struct Group {
+        ports: Vec<Value>,
+        ready: Vec<Value>,
+        not_ready: Vec<Value>,
+    }
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for pod in selected.iter().filter(|pod| publish || !deleting(pod)) {
         let ports = ports(service, pod);
-        let group = groups.entry(Value::from(ports.clone()).to_string()).or_insert_with(|| (ports, Vec::new(), Vec::new()));
+        let group = groups.entry(Value::from(ports.clone()).to_string()).or_insert_with(|| Group { ports, ..Group::default() });
         let address = json!({
             "ip": text(pod, "/status/podIP"), "nodeName": text(pod, "/spec/nodeName"),
             "targetRef": {"kind": "Pod", "name": name(pod), "namespace": namespace(pod), "uid": uid(pod)},
         });
-        if publish || pod_ready(pod) { group.1.push(address) } else { group.2.push(address) }
+        if publish || pod_ready(pod) { group.ready.push(address) } else { group.not_ready.push(address) }
     }
     let subsets: Vec<Value> = groups
         .into_values()
-        .map(|(ports, ready, not_ready)| {
+        .map(|Group { ports, ready, not_ready }| {
             let mut subset = json!({"ports": ports});
             if !ready.is_empty() {
                 subset["addresses"] = ready.into();

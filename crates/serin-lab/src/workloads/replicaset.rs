@@ -199,6 +199,6 @@ mod tests {
             pod("pending", "Pending", "False", early, "50"),
         ];
         pods.sort_by_cached_key(deletion_order);
-        assert_eq!(pods.each_ref().map(|p| name(p)), ["pending", "unready", "recent", "old", "dear"]);
+        assert_eq!(pods.each_ref().map(name), ["pending", "unready", "recent", "old", "dear"]);
     }
 }

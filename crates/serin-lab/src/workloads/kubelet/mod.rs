@@ -96,18 +96,17 @@ pub async fn run(kubelet: Arc<Kubelet>, stop: CancellationToken) {
                     Ok(event) => match event.kind {
                         EventKind::Added | EventKind::Modified => notice(&kubelet, &mut pods, &mut tasks, &stop, &event.object),
                         EventKind::Deleted => {
-                            if let Some(pod) = pods.remove(uid(&event.object)) {
+                            if let Some(pod) = pods.get(uid(&event.object)) {
                                 pod.send_replace(Seen::Gone);
                             }
                         }
                     },
                     Err(_) => continue 'list,
                 },
-                Some(ended) = tasks.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a pod's task");
-                    }
-                }
+                Some(ended) = tasks.join_next() => match ended {
+                    Ok(uid) => drop(pods.remove(&uid)),
+                    Err(error) => tracing::error!(%error, "a pod's task"),
+                },
             }
         }
     }
@@ -118,7 +117,7 @@ pub async fn run(kubelet: Arc<Kubelet>, stop: CancellationToken) {
 fn notice(
     kubelet: &Arc<Kubelet>,
     pods: &mut HashMap<String, watch::Sender<Seen>>,
-    tasks: &mut JoinSet<()>,
+    tasks: &mut JoinSet<String>,
     stop: &CancellationToken,
     object: &Object,
 ) {
@@ -147,8 +146,13 @@ fn notice(
                 // Its task is to see this as a change.
                 seen.mark_changed();
             }
-            pods.insert(uid(object).to_owned(), tell);
-            tasks.spawn(pod::run(kubelet.clone(), key, object.clone(), seen, stop.clone()));
+            let id = uid(object).to_owned();
+            pods.insert(id.clone(), tell);
+            let task = pod::run(kubelet.clone(), key, object.clone(), seen, stop.clone());
+            tasks.spawn(async move {
+                task.await;
+                id
+            });
         }
         // Another node's, which does not exist.
         _ => {}

@@ -91,6 +91,13 @@ impl ContainerState {
     }
 }
 
+impl ContainerState {
+    /// Whether it has ever run.
+    fn begun(&self) -> bool {
+        self.last.is_some() || !matches!(self.state, State::Waiting { .. })
+    }
+}
+
 /// The status of a pod. `old` is the one that stands: its transition times and the conditions of others are kept.
 pub fn pod_status(pod: &Value, init: &[ContainerState], main: &[ContainerState], ip: Option<&str>, now: Timestamp) -> Value {
     let old = &pod["status"];
@@ -122,7 +129,7 @@ pub fn pod_status(pod: &Value, init: &[ContainerState], main: &[ContainerState],
 
 fn phase(pod: &Value, init: &[ContainerState], main: &[ContainerState]) -> &'static str {
     let policy = restart_policy(pod);
-    if let Some(first) = init.iter().find(|c| !c.init_done() && !(c.sidecar && main.iter().any(|m| m.started || m.last.is_some()))) {
+    if let Some(first) = init.iter().find(|c| !(c.init_done() || c.sidecar && main.iter().any(ContainerState::begun))) {
         let failed = matches!(&first.state, State::Terminated(end) if end.code != 0);
         return if failed && policy == "Never" && !first.sidecar { "Failed" } else { "Pending" };
     }
@@ -132,7 +139,8 @@ fn phase(pod: &Value, init: &[ContainerState], main: &[ContainerState]) -> &'sta
         _ => None,
     };
     let waiting = main.iter().any(|c| matches!(c.state, State::Waiting { .. }) && c.last.is_none());
-    let running = main.iter().any(|c| matches!(c.state, State::Running { .. }));
+    // A pod has not ended while a sidecar still runs.
+    let running = main.iter().chain(init).any(|c| matches!(c.state, State::Running { .. }));
     let stopped: Vec<i32> = main.iter().filter_map(ended).collect();
     match () {
         () if waiting => "Pending",
@@ -172,14 +180,14 @@ fn conditions(pod: &Value, phase: &str, init: &[ContainerState], main: &[Contain
     };
     let names = |what: &[&ContainerState]| what.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" ");
 
-    let undone: Vec<&ContainerState> = init.iter().filter(|c| !c.init_done() && !(c.sidecar && c.last.is_some())).collect();
+    let undone: Vec<&ContainerState> = init.iter().filter(|c| !(c.init_done() || c.sidecar && (c.last.is_some() || main.iter().any(ContainerState::begun)))).collect();
     let initialized = match () {
         () if phase == "Succeeded" => {
             let mut condition = yes("Initialized");
             condition["reason"] = "PodCompleted".into();
             condition
         }
-        () if undone.is_empty() || matches!(phase, "Running" | "Failed") && main.iter().any(|c| c.started || c.last.is_some()) => yes("Initialized"),
+        () if undone.is_empty() || matches!(phase, "Running" | "Failed") && main.iter().any(ContainerState::begun) => yes("Initialized"),
         () => no("Initialized", "ContainersNotInitialized", &format!("containers with incomplete status: [{}]", names(&undone))),
     };
     let unready: Vec<&ContainerState> = main.iter().chain(init.iter().filter(|c| c.sidecar)).filter(|c| !c.ready).collect();

@@ -26,7 +26,7 @@ struct Lab {
     logs: Logs,
     stop: CancellationToken,
     running: JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    temporary: tempfile::TempDir,
 }
 
 impl Lab {
@@ -43,7 +43,11 @@ impl Lab {
             images: images.iter().map(|i| (*i).to_owned()).collect(),
         };
         let running = tokio::spawn(run(store.clone(), config, stop.clone()));
-        Self { store, logs, stop, running, _dir: dir }
+        Self { store, logs, stop, running, temporary: dir }
+    }
+
+    fn dir(&self) -> &Path {
+        self.temporary.path()
     }
 
     async fn end(self) {
@@ -72,7 +76,8 @@ impl Lab {
     }
 
     fn said(&self, reason: &str) -> Vec<String> {
-        let all = list(&self.store, "", "events");
+        let mut all = list(&self.store, "", "events");
+        all.sort_by_key(|e| e["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok()));
         all.iter().filter(|e| e["reason"] == reason).map(|e| e["message"].as_str().unwrap().to_owned()).collect()
     }
 }
@@ -144,6 +149,131 @@ async fn a_pod_that_is_deleted_finishes_what_it_has_begun() {
     until(&lab.store, "gone", LIMIT, || lab.store.get(&key).is_none().then_some(())).await;
     assert_eq!(lab.said("Killing"), ["Stopping container app"]);
     assert!(TcpStream::connect(address(&pod, 8080)).await.is_err());
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_update_under_load_fails_no_request() {
+    let lab = Lab::start(false, &[]);
+    lab.store.create(&service("my-app"), my_service()).unwrap();
+    lab.store.create(&deployments("d"), deployment("d", "v1", 2)).unwrap();
+    let endpoints = {
+        let store = lab.store.clone();
+        move || -> Vec<SocketAddr> {
+            let slices = list(&store, "discovery.k8s.io", "endpointslices");
+            let all = slices.iter().flat_map(|s| s["endpoints"].as_array().unwrap()).filter(|e| e["conditions"]["ready"] == true);
+            all.map(|e| SocketAddr::new(e["addresses"][0].as_str().unwrap().parse().unwrap(), 8080)).collect()
+        }
+    };
+    until(&lab.store, "two ready endpoints", LIMIT, || (endpoints().len() == 2).then_some(())).await;
+    let (done, load) = (CancellationToken::new(), endpoints.clone());
+    let client = tokio::spawn({
+        let done = done.clone();
+        async move {
+            let (mut n, mut failed) = (0usize, Vec::new());
+            while !done.is_cancelled() {
+                let all = load();
+                match all.get(n % all.len().max(1)) {
+                    Some(at) => match get(*at, "/").await {
+                        Ok(answer) if answer.starts_with("HTTP/1.1 200") => {}
+                        Ok(answer) => failed.push(format!("{at}: {answer}")),
+                        Err(error) => failed.push(format!("{at}: {error}")),
+                    },
+                    None => failed.push("nobody is ready".into()),
+                }
+                n += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            (n, failed)
+        }
+    });
+    let before = endpoints();
+    change(&lab.store, &deployments("d"), Write::Spec, |d| d["spec"]["template"]["metadata"]["annotations"] = json!({"restarted": "1"}));
+    until(&lab.store, "all new, and the old ones gone", LIMIT, || {
+        let now = endpoints();
+        (now.len() == 2 && now.iter().all(|e| !before.contains(e)) && pods(&lab.store).len() == 2).then_some(())
+    })
+    .await;
+    done.cancel();
+    let (n, failed) = client.await.unwrap();
+    assert!(n > 100 && failed.is_empty(), "{} of {n}: {failed:?}", failed.len());
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sidecar_starts_first_and_ends_last() {
+    let lab = Lab::start(true, &[]);
+    let shell = |script: &str| json!(["sh", "-c", script]);
+    let key = lab.pod(
+        "p",
+        json!({
+            "restartPolicy": "Never",
+            "initContainers": [{"name": "side", "image": "x", "restartPolicy": "Always",
+                                "command": shell("trap 'echo side ends; exit 0' TERM; echo side; while :; do sleep 0.05; done")}],
+            "containers": [{"name": "main", "image": "x", "command": shell("echo main; sleep 0.3; exit 5")}],
+        }),
+    );
+    let pod = lab.until_pod(&key, "failed", |p| p["status"]["phase"] == "Failed").await;
+    let finished = |list: &str| pod["status"][list][0]["state"]["terminated"]["exitCode"].clone();
+    assert_eq!((finished("containerStatuses"), finished("initContainerStatuses")), (json!(5), json!(0)));
+    assert_eq!(lab.log("p", "side", false).await, "side\nside ends\n");
+    assert_eq!(lab.said("Started"), ["Started container side", "Started container main"]);
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ignores_sigterm_is_killed_after_its_grace_and_pre_stop_comes_first() {
+    let lab = Lab::start(true, &[]);
+    let key = lab.pod(
+        "p",
+        json!({"containers": [{
+            "name": "app", "image": "x", "command": ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done"],
+            "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "kill -0 $PPID && echo $POD_NAME > \"$MARK\""]}}},
+            "env": [{"name": "MARK", "value": lab.dir().join("mark").to_str().unwrap()}],
+        }]}),
+    );
+    lab.until_pod(&key, "ready", is_ready).await;
+    let mut watch = lab.store.watch(None, None, None).unwrap();
+    lab.store.delete(&key, None, 1).unwrap();
+    let last = loop {
+        let event = watch.next().await.unwrap();
+        if event.key == key && event.object["status"]["containerStatuses"][0]["state"].get("terminated").is_some() {
+            break event.object;
+        }
+    };
+    let end = &last["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((&end["exitCode"], &end["signal"]), (&json!(137), &json!(9)));
+    assert_eq!(std::fs::read_to_string(lab.dir().join("mark")).unwrap(), "p\n");
+    until(&lab.store, "gone", LIMIT, || lab.store.get(&key).is_none().then_some(())).await;
+
+    // By force: the object is gone first, the process soon after.
+    let forced = lab.pod("q", json!({"containers": [app("x:v1")]}));
+    let pod = lab.until_pod(&forced, "ready", is_ready).await;
+    lab.store.delete(&forced, None, 0).unwrap();
+    let wait = async {
+        while TcpStream::connect(address(&pod, 8080)).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, wait).await.unwrap();
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_of_several_containers_is_ready_when_all_are() {
+    let lab = Lab::start(false, &[]);
+    let mut late = json!({"name": "late", "image": "y:v1", "ports": [{"containerPort": 9090, "name": "http"}]});
+    late["env"] = json!([{"name": "NOT_READY", "value": "500ms"}]);
+    // The third names no port and listens nowhere; it must not take the first one's.
+    let key = lab.pod("p", json!({"containers": [app("x:v1"), late, {"name": "helper", "image": "z:v1"}]}));
+    let pod = lab.until_pod(&key, "two of three", |p| {
+        let ready: Vec<&Value> = p["status"]["containerStatuses"].as_array().into_iter().flatten().map(|c| &c["ready"]).collect();
+        ready == [&json!(true), &json!(false), &json!(true)]
+    })
+    .await;
+    assert!(!is_ready(&pod));
+    let pod = lab.until_pod(&key, "all three", is_ready).await;
+    assert!(get(address(&pod, 9090), "/").await.unwrap().starts_with("HTTP/1.1 200"));
     lab.end().await;
 }
 

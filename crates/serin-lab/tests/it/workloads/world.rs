@@ -9,21 +9,21 @@ use serin_lab::store::{Clock, Key, Object, Resource, Store, StoreError, Write, s
 use tokio_util::sync::CancellationToken;
 
 /// Wall time that moves with tokio's clock, paused or not.
-pub fn clock() -> Clock {
+pub(super) fn clock() -> Clock {
     let (start, wall) = (tokio::time::Instant::now(), jiff::Timestamp::from_second(1_700_000_000).unwrap());
     Arc::new(move || wall + jiff::SignedDuration::try_from(start.elapsed()).unwrap())
 }
 
-pub fn deployments(name: &str) -> Key {
+pub(super) fn deployments(name: &str) -> Key {
     Key::namespaced("apps", "deployments", "default", name)
 }
 
-pub fn service(name: &str) -> Key {
+pub(super) fn service(name: &str) -> Key {
     Key::namespaced("", "services", "default", name)
 }
 
 /// A Deployment as the article writes one.
-pub fn deployment(name: &str, version: &str, replicas: i64) -> Value {
+pub(super) fn deployment(name: &str, version: &str, replicas: i64) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"labels": {"app": "my-app"}},
         "spec": {
@@ -39,19 +39,19 @@ pub fn deployment(name: &str, version: &str, replicas: i64) -> Value {
     })
 }
 
-pub fn my_service() -> Value {
+pub(super) fn my_service() -> Value {
     json!({"spec": {"selector": {"app": "my-app"}, "ports": [{"port": 80, "targetPort": 8080, "name": "http"}]}})
 }
 
-pub fn list(store: &Store, group: &str, plural: &str) -> Vec<Object> {
+pub(super) fn list(store: &Store, group: &str, plural: &str) -> Vec<Object> {
     store.list(&Resource::new(group, plural), Some("default")).0
 }
 
-pub fn pods(store: &Store) -> Vec<Object> {
+pub(super) fn pods(store: &Store) -> Vec<Object> {
     list(store, "", "pods")
 }
 
-pub fn change(store: &Store, key: &Key, write: Write, change: impl FnOnce(&mut Value)) -> Object {
+pub(super) fn change(store: &Store, key: &Key, write: Write, change: impl FnOnce(&mut Value)) -> Object {
     store
         .update(key, write, |old| {
             let mut new = old.clone();
@@ -62,7 +62,7 @@ pub fn change(store: &Store, key: &Key, write: Write, change: impl FnOnce(&mut V
 }
 
 /// Waits until something holds, looking at each change; fails with the last state after `limit` of tokio's time.
-pub async fn until<T>(store: &Store, what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub(super) async fn until<T>(store: &Store, what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
     let wait = async {
         loop {
             let mut watch = store.watch(None, None, None).unwrap();
@@ -80,9 +80,9 @@ pub async fn until<T>(store: &Store, what: &str, limit: Duration, mut look: impl
 }
 
 /// All objects but events, short.
-pub fn dump(store: &Store) -> String {
+pub(super) fn dump(store: &Store) -> String {
     let mut text = String::new();
-    for resource in store.resources() {
+    for resource in store.resources().into_iter().filter(|r| r.plural != "nodes") {
         for object in store.list(&resource, None).0 {
             let said = match resource.plural.as_str() {
                 "events" => format!("{} {}", object["reason"], object["message"]),
@@ -94,19 +94,19 @@ pub fn dump(store: &Store) -> String {
     text
 }
 
-pub fn is_ready(pod: &Value) -> bool {
+pub(super) fn is_ready(pod: &Value) -> bool {
     pod["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
 /// How the played kubelet treats the pods of an image.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    pub ready_after: Option<Duration>,
-    pub ends_after: Duration,
+pub(super) struct Manner {
+    pub(super) ready_after: Option<Duration>,
+    pub(super) ends_after: Duration,
 }
 
 /// Plays a node: pods become ready, and go, as their image's manner says.
-pub fn play_kubelet(store: Store, manners: HashMap<String, Manner>, stop: CancellationToken) {
+pub(super) fn play_kubelet(store: Store, manners: HashMap<String, Manner>, stop: CancellationToken) {
     // Before the controllers run for the first time.
     let mut watch = store.watch(Some(Resource::new("", "pods")), None, Some(store.version())).unwrap();
     tokio::spawn(async move {
