@@ -252,7 +252,16 @@ impl Store {
         {
             // What a client may not change, whatever it sends.
             let meta = metadata(&mut new);
-            for field in ["namespace", "name", "uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+            for field in [
+                "namespace",
+                "name",
+                "uid",
+                "creationTimestamp",
+                "generation",
+                "resourceVersion",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+            ] {
                 match old_meta.get(field) {
                     Some(value) => meta.insert(field.into(), value.clone()),
                     None => meta.remove(field),

@@ -54,7 +54,12 @@ impl Managed {
             if entry["fieldsType"] != "FieldsV1" {
                 return None;
             }
-            let manager = Manager { operation, name: text(entry, "manager"), api_version: text(entry, "apiVersion"), subresource: text(entry, "subresource") };
+            let manager = Manager {
+                operation,
+                name: text(entry, "manager"),
+                api_version: text(entry, "apiVersion"),
+                subresource: text(entry, "subresource"),
+            };
             Some((manager, (Set::parse(&entry["fieldsV1"]), text(entry, "time"))))
         };
         Self(entries.iter().filter_map(read).collect())
@@ -123,7 +128,15 @@ pub(super) struct Applied {
 ///
 /// # Errors
 /// 409 naming each manager and field, when others own what would change and it is not forced.
-pub(super) fn apply(manager: &Manager, node: Node<'_>, live: &Value, config: &Value, force: bool, limit: &dyn Fn(&mut Set), now: &str) -> Result<Applied, ApiError> {
+pub(super) fn apply(
+    manager: &Manager,
+    node: Node<'_>,
+    live: &Value,
+    config: &Value,
+    force: bool,
+    limit: &dyn Fn(&mut Set),
+    now: &str,
+) -> Result<Applied, ApiError> {
     let mut managed = Managed::of(live);
     if managed.is_empty() && !live.is_null() {
         let mut everything = fields::of_config(Some(node), live);
@@ -176,7 +189,8 @@ pub(super) fn apply(manager: &Manager, node: Node<'_>, live: &Value, config: &Va
 
 fn conflict(conflicts: &[(Manager, Set, String)]) -> ApiError {
     let who = |manager: &Manager, time: &str| {
-        let subresource = if manager.subresource.is_empty() { String::new() } else { format!(" with subresource {:?}", manager.subresource) };
+        let subresource =
+            if manager.subresource.is_empty() { String::new() } else { format!(" with subresource {:?}", manager.subresource) };
         let at = if manager.operation == "Update" && !time.is_empty() { format!(" at {time}") } else { String::new() };
         format!("{:?}{subresource} using {}{at}", manager.name, manager.api_version)
     };

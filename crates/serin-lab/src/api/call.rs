@@ -20,8 +20,7 @@ impl Query {
     /// # Errors
     /// 400 when it is not well formed.
     pub(super) fn of(uri: &Uri) -> ApiResult<Self> {
-        let AxumQuery(pairs) =
-            AxumQuery::<Vec<(String, String)>>::try_from_uri(uri).map_err(|e| ApiError::bad_request(e.to_string()))?;
+        let AxumQuery(pairs) = AxumQuery::<Vec<(String, String)>>::try_from_uri(uri).map_err(|e| ApiError::bad_request(e.to_string()))?;
         Ok(Self(pairs))
     }
 

@@ -41,7 +41,14 @@ static TABLES: &[(&str, &str, Table)] = &[
     ("", "endpoints", Table { columns: "Name,Endpoints,Age", cells: endpoints }),
     ("", "events", Table { columns: "Last Seen,Type,Reason,Object,+Subobject,+Source,Message,+First Seen,+Count,+Name", cells: event }),
     ("", "namespaces", Table { columns: "Name,Status,Age", cells: namespace }),
-    ("", "nodes", Table { columns: "Name,Status,Roles,Age,Version,+Internal-IP,+External-IP,+OS-Image,+Kernel-Version,+Container-Runtime", cells: node }),
+    (
+        "",
+        "nodes",
+        Table {
+            columns: "Name,Status,Roles,Age,Version,+Internal-IP,+External-IP,+OS-Image,+Kernel-Version,+Container-Runtime",
+            cells: node,
+        },
+    ),
     ("", "pods", Table { columns: "Name,Ready,Status,Restarts,Age,+IP,+Node,+Nominated Node,+Readiness Gates", cells: pod }),
     ("", "secrets", Table { columns: "Name,Type,Data,Age", cells: secret }),
     ("", "serviceaccounts", Table { columns: "Name,Age", cells: |o, now| vec![name(o), created(o, now)] }),
@@ -49,14 +56,37 @@ static TABLES: &[(&str, &str, Table)] = &[
     ("apiextensions.k8s.io", "customresourcedefinitions", Table { columns: "Name,Created At", cells: created_at }),
     ("apps", "deployments", Table { columns: "Name,Ready,Up-to-date,Available,Age,+Containers,+Images,+Selector", cells: deployment }),
     ("apps", "replicasets", Table { columns: "Name,Desired,Current,Ready,Age,+Containers,+Images,+Selector", cells: replica_set }),
-    ("autoscaling", "horizontalpodautoscalers", Table { columns: "Name,Reference,Targets,MinPods,MaxPods,Replicas,Age", cells: autoscaler }),
-    ("batch", "cronjobs", Table { columns: "Name,Schedule,Timezone,Suspend,Active,Last Schedule,Age,+Containers,+Images,+Selector", cells: cron_job }),
+    (
+        "autoscaling",
+        "horizontalpodautoscalers",
+        Table { columns: "Name,Reference,Targets,MinPods,MaxPods,Replicas,Age", cells: autoscaler },
+    ),
+    (
+        "batch",
+        "cronjobs",
+        Table { columns: "Name,Schedule,Timezone,Suspend,Active,Last Schedule,Age,+Containers,+Images,+Selector", cells: cron_job },
+    ),
     ("batch", "jobs", Table { columns: "Name,Status,Completions,Duration,Age,+Containers,+Images,+Selector", cells: job }),
-    ("coordination.k8s.io", "leases", Table { columns: "Name,Holder,Age", cells: |o, now| vec![name(o), o["spec"]["holderIdentity"].as_str().unwrap_or_default().into(), created(o, now)] }),
+    (
+        "coordination.k8s.io",
+        "leases",
+        Table {
+            columns: "Name,Holder,Age",
+            cells: |o, now| vec![name(o), o["spec"]["holderIdentity"].as_str().unwrap_or_default().into(), created(o, now)],
+        },
+    ),
     ("discovery.k8s.io", "endpointslices", Table { columns: "Name,AddressType,Ports,Endpoints,Age", cells: endpoint_slice }),
-    ("events.k8s.io", "events", Table { columns: "Last Seen,Type,Reason,Object,+Subobject,+Source,Message,+First Seen,+Count,+Name", cells: event }),
+    (
+        "events.k8s.io",
+        "events",
+        Table { columns: "Last Seen,Type,Reason,Object,+Subobject,+Source,Message,+First Seen,+Count,+Name", cells: event },
+    ),
     ("policy", "poddisruptionbudgets", Table { columns: "Name,Min Available,Max Unavailable,Allowed Disruptions,Age", cells: budget }),
-    ("rbac.authorization.k8s.io", "clusterrolebindings", Table { columns: "Name,Role,Age,+Users,+Groups,+ServiceAccounts", cells: binding }),
+    (
+        "rbac.authorization.k8s.io",
+        "clusterrolebindings",
+        Table { columns: "Name,Role,Age,+Users,+Groups,+ServiceAccounts", cells: binding },
+    ),
     ("rbac.authorization.k8s.io", "clusterroles", Table { columns: "Name,Created At", cells: created_at }),
     ("rbac.authorization.k8s.io", "rolebindings", Table { columns: "Name,Role,Age,+Users,+Groups,+ServiceAccounts", cells: binding }),
     ("rbac.authorization.k8s.io", "roles", Table { columns: "Name,Created At", cells: created_at }),
@@ -121,8 +151,16 @@ fn node(o: &Value, now: Timestamp) -> Vec<Value> {
     };
     let text = |field: &str| Value::from(info[field].as_str().unwrap_or("<unknown>"));
     vec![
-        name(o), status.into(), or_none(roles.join(",")), created(o, now), info["kubeletVersion"].as_str().unwrap_or_default().into(),
-        address("InternalIP"), address("ExternalIP"), text("osImage"), text("kernelVersion"), text("containerRuntimeVersion"),
+        name(o),
+        status.into(),
+        or_none(roles.join(",")),
+        created(o, now),
+        info["kubeletVersion"].as_str().unwrap_or_default().into(),
+        address("InternalIP"),
+        address("ExternalIP"),
+        text("osImage"),
+        text("kernelVersion"),
+        text("containerRuntimeVersion"),
     ]
 }
 
@@ -190,13 +228,21 @@ fn pod(o: &Value, now: Timestamp) -> Vec<Value> {
     let gates = if gates.is_empty() {
         "<none>".into()
     } else {
-        let open = gates.iter().filter(|g| list(&status["conditions"]).iter().any(|c| c["type"] == g["conditionType"] && c["status"] == "True"));
+        let open =
+            gates.iter().filter(|g| list(&status["conditions"]).iter().any(|c| c["type"] == g["conditionType"] && c["status"] == "True"));
         Value::from(format!("{}/{}", open.count(), gates.len()))
     };
     let text = |value: &Value| or_none(value.as_str().unwrap_or_default().to_owned());
     vec![
-        name(o), format!("{ready}/{}", list(&spec["containers"]).len()).into(), reason.into(), restarts.into(), created(o, now),
-        text(&status["podIP"]), text(&spec["nodeName"]), text(&status["nominatedNodeName"]), gates,
+        name(o),
+        format!("{ready}/{}", list(&spec["containers"]).len()).into(),
+        reason.into(),
+        restarts.into(),
+        created(o, now),
+        text(&status["podIP"]),
+        text(&spec["nodeName"]),
+        text(&status["nominatedNodeName"]),
+        gates,
     ]
 }
 
@@ -212,10 +258,8 @@ fn service(o: &Value, now: Timestamp) -> Vec<Value> {
     let spec = &o["spec"];
     let kind = spec["type"].as_str().unwrap_or("ClusterIP");
     let external: Vec<&str> = list(&spec["externalIPs"]).iter().filter_map(Value::as_str).collect();
-    let ingress: Vec<&str> = list(&o["status"]["loadBalancer"]["ingress"])
-        .iter()
-        .filter_map(|i| i["ip"].as_str().or(i["hostname"].as_str()))
-        .collect();
+    let ingress: Vec<&str> =
+        list(&o["status"]["loadBalancer"]["ingress"]).iter().filter_map(|i| i["ip"].as_str().or(i["hostname"].as_str())).collect();
     let external = match kind {
         "ExternalName" => spec["externalName"].as_str().unwrap_or_default().to_owned(),
         "LoadBalancer" if ingress.is_empty() && external.is_empty() => "<pending>".into(),
@@ -232,8 +276,13 @@ fn service(o: &Value, now: Timestamp) -> Vec<Value> {
         })
         .collect();
     vec![
-        name(o), kind.into(), or_none(spec["clusterIP"].as_str().unwrap_or_default().to_owned()), or_none(external),
-        or_none(ports.join(",")), created(o, now), or_none(selector_text(&spec["selector"])),
+        name(o),
+        kind.into(),
+        or_none(spec["clusterIP"].as_str().unwrap_or_default().to_owned()),
+        or_none(external),
+        or_none(ports.join(",")),
+        created(o, now),
+        or_none(selector_text(&spec["selector"])),
     ]
 }
 
@@ -246,8 +295,14 @@ fn deployment(o: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&o["spec"], &o["status"]);
     let [names, images] = containers(&spec["template"]);
     vec![
-        name(o), format!("{}/{}", number(&status["readyReplicas"]), number(&spec["replicas"])).into(), number(&status["updatedReplicas"]).into(),
-        number(&status["availableReplicas"]).into(), created(o, now), names, images, selector_text(&spec["selector"]).into(),
+        name(o),
+        format!("{}/{}", number(&status["readyReplicas"]), number(&spec["replicas"])).into(),
+        number(&status["updatedReplicas"]).into(),
+        number(&status["availableReplicas"]).into(),
+        created(o, now),
+        names,
+        images,
+        selector_text(&spec["selector"]).into(),
     ]
 }
 
@@ -255,8 +310,14 @@ fn replica_set(o: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&o["spec"], &o["status"]);
     let [names, images] = containers(&spec["template"]);
     vec![
-        name(o), number(&spec["replicas"]).into(), number(&status["replicas"]).into(), number(&status["readyReplicas"]).into(),
-        created(o, now), names, images, selector_text(&spec["selector"]).into(),
+        name(o),
+        number(&spec["replicas"]).into(),
+        number(&status["replicas"]).into(),
+        number(&status["readyReplicas"]).into(),
+        created(o, now),
+        names,
+        images,
+        selector_text(&spec["selector"]).into(),
     ]
 }
 
@@ -285,10 +346,8 @@ fn endpoints(o: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn endpoint_slice(o: &Value, now: Timestamp) -> Vec<Value> {
-    let ports: Vec<String> = list(&o["ports"])
-        .iter()
-        .map(|p| p["port"].as_i64().map_or_else(|| "*".to_owned(), |n| n.to_string()))
-        .collect();
+    let ports: Vec<String> =
+        list(&o["ports"]).iter().map(|p| p["port"].as_i64().map_or_else(|| "*".to_owned(), |n| n.to_string())).collect();
     let ports = if ports.is_empty() { Value::from("<unset>") } else { some(&ports) };
     let addresses: Vec<String> =
         list(&o["endpoints"]).iter().flat_map(|e| list(&e["addresses"])).filter_map(Value::as_str).map(str::to_owned).collect();
@@ -316,8 +375,16 @@ fn event(o: &Value, now: Timestamp) -> Vec<Value> {
     let host = source["host"].as_str().map(|h| format!(", {h}")).unwrap_or_default();
     let target = format!("{}/{}", object["kind"].as_str().unwrap_or_default().to_lowercase(), object["name"].as_str().unwrap_or_default());
     vec![
-        age(&last, now).into(), o["type"].clone(), o["reason"].clone(), target.into(), object["fieldPath"].as_str().unwrap_or_default().into(),
-        format!("{from}{host}").into(), either("message", "note").as_str().unwrap_or_default().trim().into(), age(&first, now).into(), count.into(), name(o),
+        age(&last, now).into(),
+        o["type"].clone(),
+        o["reason"].clone(),
+        target.into(),
+        object["fieldPath"].as_str().unwrap_or_default().into(),
+        format!("{from}{host}").into(),
+        either("message", "note").as_str().unwrap_or_default().trim().into(),
+        age(&first, now).into(),
+        count.into(),
+        name(o),
     ]
 }
 
@@ -354,8 +421,16 @@ fn cron_job(o: &Value, now: Timestamp) -> Vec<Value> {
     let suspended = if spec["suspend"] == true { "True" } else { "False" };
     let [names, images] = containers(&spec["jobTemplate"]["spec"]["template"]);
     vec![
-        name(o), spec["schedule"].clone(), or_none(spec["timeZone"].as_str().unwrap_or_default().to_owned()), suspended.into(),
-        list(&status["active"]).len().into(), last.into(), created(o, now), names, images, "<none>".into(),
+        name(o),
+        spec["schedule"].clone(),
+        or_none(spec["timeZone"].as_str().unwrap_or_default().to_owned()),
+        suspended.into(),
+        list(&status["active"]).len().into(),
+        last.into(),
+        created(o, now),
+        names,
+        images,
+        "<none>".into(),
     ]
 }
 
@@ -375,8 +450,13 @@ fn autoscaler(o: &Value, now: Timestamp) -> Vec<Value> {
         .collect();
     let least = spec["minReplicas"].as_i64().map_or_else(|| "<unset>".to_owned(), |n| n.to_string());
     vec![
-        name(o), reference.into(), or_none(targets.join(", ")), least.into(), number(&spec["maxReplicas"]).into(),
-        number(&status["currentReplicas"]).into(), created(o, now),
+        name(o),
+        reference.into(),
+        or_none(targets.join(", ")),
+        least.into(),
+        number(&spec["maxReplicas"]).into(),
+        number(&status["currentReplicas"]).into(),
+        created(o, now),
     ]
 }
 
@@ -387,7 +467,13 @@ fn budget(o: &Value, now: Timestamp) -> Vec<Value> {
         Value::String(s) => json!(s),
         other => json!(other.to_string()),
     };
-    vec![name(o), text(&spec["minAvailable"]), text(&spec["maxUnavailable"]), number(&o["status"]["disruptionsAllowed"]).into(), created(o, now)]
+    vec![
+        name(o),
+        text(&spec["minAvailable"]),
+        text(&spec["maxUnavailable"]),
+        number(&o["status"]["disruptionsAllowed"]).into(),
+        created(o, now),
+    ]
 }
 
 fn binding(o: &Value, now: Timestamp) -> Vec<Value> {

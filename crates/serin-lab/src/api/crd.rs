@@ -52,11 +52,9 @@ fn check(crd: &Value, old: Option<&Value>, problems: &mut Vec<Problem>) {
     }
     match spec["conversion"]["strategy"].as_str() {
         Some("None") => {}
-        Some("Webhook") => problems.push(Problem::invalid(
-            "spec.conversion.strategy",
-            &"Webhook".into(),
-            "the lab calls no conversion webhooks; use None",
-        )),
+        Some("Webhook") => {
+            problems.push(Problem::invalid("spec.conversion.strategy", &"Webhook".into(), "the lab calls no conversion webhooks; use None"))
+        }
         _ => problems.push(Problem::not_supported("spec.conversion.strategy", &spec["conversion"]["strategy"], &["None", "Webhook"])),
     }
     let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
@@ -84,7 +82,11 @@ fn check(crd: &Value, old: Option<&Value>, problems: &mut Vec<Problem>) {
         let (kind, version) = (text(&spec["names"]["kind"]), text(&version["name"]));
         for why in Rules::compile(schema, &group, &version, &kind).err().unwrap_or_default() {
             let (field, why) = why.split_once(": ").unwrap_or(("", &why));
-            problems.push(Problem { field: format!("{path}.{field}"), fault: super::status::Fault::Invalid("rule".into()), detail: why.into() });
+            problems.push(Problem {
+                field: format!("{path}.{field}"),
+                fault: super::status::Fault::Invalid("rule".into()),
+                detail: why.into(),
+            });
         }
     }
     if let Some(old) = old {
@@ -108,19 +110,29 @@ fn structure(schema: &Value, path: &str, nested: bool, problems: &mut Vec<Proble
     if let Some(pattern) = schema["pattern"].as_str()
         && let Err(error) = Regex::new(pattern)
     {
-        problems.push(Problem::invalid(format!("{path}.pattern"), &schema["pattern"], format!("must be a valid regular expression, but isn't: {error}")));
+        problems.push(Problem::invalid(
+            format!("{path}.pattern"),
+            &schema["pattern"],
+            format!("must be a valid regular expression, but isn't: {error}"),
+        ));
     }
     if fields.contains_key("$ref") {
         problems.push(Problem::forbidden(format!("{path}.$ref"), "$ref is not supported"));
     }
     if flag("uniqueItems") {
-        problems.push(Problem::forbidden(format!("{path}.uniqueItems"), "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"));
+        problems.push(Problem::forbidden(
+            format!("{path}.uniqueItems"),
+            "uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
+        ));
     }
     match schema["x-kubernetes-list-type"].as_str() {
         Some("map") => {
             let keys = schema["x-kubernetes-list-map-keys"].as_array().map_or(&[][..], Vec::as_slice);
             if keys.is_empty() {
-                problems.push(Problem::required(format!("{path}.x-kubernetes-list-map-keys"), "must not be empty if x-kubernetes-list-type is map"));
+                problems.push(Problem::required(
+                    format!("{path}.x-kubernetes-list-map-keys"),
+                    "must not be empty if x-kubernetes-list-type is map",
+                ));
             }
             for (i, key) in keys.iter().filter_map(Value::as_str).enumerate() {
                 let item = &schema["items"];
@@ -138,7 +150,11 @@ fn structure(schema: &Value, path: &str, nested: bool, problems: &mut Vec<Proble
             }
         }
         None | Some("atomic" | "set") => {}
-        Some(_) => problems.push(Problem::not_supported(format!("{path}.x-kubernetes-list-type"), &schema["x-kubernetes-list-type"], &["atomic", "map", "set"])),
+        Some(_) => problems.push(Problem::not_supported(
+            format!("{path}.x-kubernetes-list-type"),
+            &schema["x-kubernetes-list-type"],
+            &["atomic", "map", "set"],
+        )),
     }
     if schema["type"] == "array" && schema["items"].is_null() {
         problems.push(Problem::required(format!("{path}.items"), "must be specified"));
@@ -147,7 +163,8 @@ fn structure(schema: &Value, path: &str, nested: bool, problems: &mut Vec<Proble
         structure(property, &format!("{path}.properties[{name}]"), true, problems);
     }
     if schema["properties"].is_object() && schema["additionalProperties"].is_object() {
-        problems.push(Problem::forbidden(format!("{path}.additionalProperties"), "additionalProperties and properties are mutual exclusive"));
+        problems
+            .push(Problem::forbidden(format!("{path}.additionalProperties"), "additionalProperties and properties are mutual exclusive"));
     }
     for key in ["items", "additionalProperties"] {
         if schema[key].is_object() {
@@ -161,7 +178,9 @@ fn set_status(crd: &mut Value, old: Option<&Value>) {
     let stored = spec["versions"].as_array().into_iter().flatten().find(|v| v["storage"] == true).map(|v| v["name"].clone());
     let before = old.map_or(&Value::Null, |o| &o["status"]);
     let mut versions = before["storedVersions"].as_array().cloned().unwrap_or_default();
-    if let Some(stored) = stored && !versions.contains(&stored) {
+    if let Some(stored) = stored
+        && !versions.contains(&stored)
+    {
         versions.push(stored);
     }
     let was = before["conditions"].as_array().filter(|c| c.iter().any(|c| c["type"] == "Established" && c["status"] == "True"));
@@ -230,9 +249,13 @@ fn kind_of(crd: &Value) -> Result<Kind, String> {
             status: version["subresources"]["status"].is_object(),
             scale: scale_paths(&version["subresources"]["scale"]),
             schema: Arc::new(schema::custom_root(schema)),
-            has_schema: true,
             columns: version["additionalPrinterColumns"].as_array().into_iter().flatten().map(column).collect(),
-            selectable: version["selectableFields"].as_array().into_iter().flatten().map(|f| text(&f["jsonPath"]).trim_start_matches('.').to_owned()).collect(),
+            selectable: version["selectableFields"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|f| text(&f["jsonPath"]).trim_start_matches('.').to_owned())
+                .collect(),
             rules: rules.map(Arc::new),
             deprecation,
             name,

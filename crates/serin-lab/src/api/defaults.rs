@@ -227,7 +227,8 @@ fn pod(new: &mut Value, old: Option<&Value>) {
 
 fn quality(spec: &Value) -> &'static str {
     let containers = spec["containers"].as_array().map_or(&[][..], Vec::as_slice);
-    let any = containers.iter().any(|c| ["limits", "requests"].iter().any(|r| c["resources"][*r].as_object().is_some_and(|o| !o.is_empty())));
+    let any =
+        containers.iter().any(|c| ["limits", "requests"].iter().any(|r| c["resources"][*r].as_object().is_some_and(|o| !o.is_empty())));
     let all_limited = containers.iter().all(|c| {
         let limits = &c["resources"]["limits"];
         let requests = &c["resources"]["requests"];
@@ -377,11 +378,8 @@ fn service(api: &Api, new: &mut Value, old: Option<&Value>) {
         && spec["ports"].as_array().is_some_and(|all| all.iter().any(|p| is_unset(p, "nodePort")));
     if wants_address || wants_ports {
         let (others, _) = api.store().list(&services, None);
-        let others: Vec<&Value> = others
-            .iter()
-            .map(|o| &**o)
-            .filter(|o| o["metadata"]["name"] != name || o["metadata"]["namespace"] != namespace)
-            .collect();
+        let others: Vec<&Value> =
+            others.iter().map(|o| &**o).filter(|o| o["metadata"]["name"] != name || o["metadata"]["namespace"] != namespace).collect();
         if wants_address && let Some(address) = free_address(&others, &format!("{namespace}/{name}")) {
             spec["clusterIP"] = address.into();
         }

@@ -62,7 +62,11 @@ impl Wish {
                 return Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[problem]));
             }
             (Some(_), Some(_)) => {
-                let problem = Problem::invalid("propagationPolicy", &text("propagationPolicy").into(), "orphanDependents and deletionPropagation cannot be both set");
+                let problem = Problem::invalid(
+                    "propagationPolicy",
+                    &text("propagationPolicy").into(),
+                    "orphanDependents and deletionPropagation cannot be both set",
+                );
                 return Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[problem]));
             }
         };
@@ -166,7 +170,8 @@ fn remove(api: &Api, call: &Call, key: &Key, wish: &Wish) -> ApiResult<(Object, 
     let old = store.get(key).ok_or_else(|| ApiError::not_found(&call.kind.resource, &key.name))?;
     let meta = &old["metadata"];
     if let Some(uid) = wish.uid.as_deref().filter(|u| Some(*u) != meta["uid"].as_str()) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta["uid"].as_str().unwrap_or_default());
+        let why =
+            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta["uid"].as_str().unwrap_or_default());
         return Err(ApiError::conflict(&call.kind.resource, &key.name, &why));
     }
     if let Some(version) = wish.version.as_deref().filter(|v| Some(*v) != meta["resourceVersion"].as_str()) {
@@ -211,10 +216,16 @@ fn set_propagation(api: &Api, key: &Key, add: Option<&str>) -> ApiResult<()> {
         if old["metadata"].get("deletionTimestamp").is_none() {
             finalizers.retain(|f| f != FOREGROUND && f != ORPHAN);
         }
-        if let Some(add) = add && !finalizers.iter().any(|f| f == add) {
+        if let Some(add) = add
+            && !finalizers.iter().any(|f| f == add)
+        {
             finalizers.push(add.into());
         }
-        if finalizers.is_empty() { meta.remove("finalizers") } else { meta.insert("finalizers".into(), finalizers.into()) };
+        if finalizers.is_empty() {
+            meta.remove("finalizers")
+        } else {
+            meta.insert("finalizers".into(), finalizers.into())
+        };
         Ok::<_, StoreError>(new)
     });
     result.map(|_| ()).map_err(Into::into)

@@ -6,10 +6,10 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
 
+use super::Api;
 use super::kinds::{Kind, api_version};
 use super::serve::query_of;
 use super::status::{ApiError, ApiResult, respond};
-use super::Api;
 use super::write::read_body;
 
 /// The Kubernetes release whose behaviour and types are followed (k8s-openapi's `v1_35`).
@@ -41,12 +41,12 @@ pub(super) fn answer(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap)
     }
     let path = uri.path().trim_end_matches('/');
     let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
-    let aggregated = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .any(|range| range.contains("as=APIGroupDiscoveryList") && range.contains("v=v2") && !range.contains("v=v2beta1") && range.contains("application/json"));
+    let aggregated = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|range| {
+        range.contains("as=APIGroupDiscoveryList")
+            && range.contains("v=v2")
+            && !range.contains("v=v2beta1")
+            && range.contains("application/json")
+    });
     match segments.as_slice() {
         ["healthz" | "livez" | "readyz", ..] => Ok(health(uri)?),
         ["version"] => Ok(respond(StatusCode::OK, &version())),
@@ -71,7 +71,10 @@ pub(super) fn answer(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap)
         ["openapi", "v3"] => Ok(super::openapi::index(api)),
         ["openapi", "v3", rest @ ..] => super::openapi::group_version(api, rest),
         ["openapi", "v2"] => Ok(super::openapi::v2(api)),
-        [] => Ok(respond(StatusCode::OK, &json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}))),
+        [] => Ok(respond(
+            StatusCode::OK,
+            &json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
+        )),
         _ => Err(ApiError::no_such_path()),
     }
 }
@@ -103,7 +106,8 @@ pub(super) fn groups(api: &Api) -> Vec<String> {
 pub(super) fn versions(api: &Api, group: &str) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let kinds = api.kinds().all();
-    let served = kinds.iter().filter(|k| k.resource.group == group).flat_map(|k| k.versions.iter().filter(|v| v.served).map(|v| v.name.clone()));
+    let served =
+        kinds.iter().filter(|k| k.resource.group == group).flat_map(|k| k.versions.iter().filter(|v| v.served).map(|v| v.name.clone()));
     let reviews = REVIEWS.iter().filter(|r| r.0 == group).map(|r| r.1.to_owned());
     for version in served.chain(reviews) {
         if !all.contains(&version) {
@@ -128,8 +132,7 @@ pub(super) fn priority(version: &str) -> (u8, u32, u32) {
 }
 
 fn group(api: &Api, name: &str) -> Value {
-    let versions: Vec<Value> =
-        versions(api, name).iter().map(|v| json!({"groupVersion": api_version(name, v), "version": v})).collect();
+    let versions: Vec<Value> = versions(api, name).iter().map(|v| json!({"groupVersion": api_version(name, v), "version": v})).collect();
     json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 

@@ -94,8 +94,17 @@ impl Set {
         if let Some(meta) = self.children.get_mut("f:metadata") {
             meta.member = false;
             for name in [
-                "name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion", "generateName",
-                "deletionTimestamp", "deletionGracePeriodSeconds",
+                "name",
+                "namespace",
+                "creationTimestamp",
+                "selfLink",
+                "uid",
+                "generation",
+                "managedFields",
+                "resourceVersion",
+                "generateName",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
             ] {
                 meta.children.remove(&format!("f:{name}"));
             }
@@ -163,7 +172,8 @@ pub(super) fn item_name(node: Node<'_>, item: &Value) -> Option<String> {
             let mut id = Map::new();
             for key in keys {
                 // A key that is left out has its default.
-                let default = || node.items()?.property(&key)?.get("default").cloned().or_else(|| (key == "protocol").then(|| "TCP".into()));
+                let default =
+                    || node.items()?.property(&key)?.get("default").cloned().or_else(|| (key == "protocol").then(|| "TCP".into()));
                 if let Some(value) = item.get(&key).cloned().or_else(default) {
                     id.insert(key, value);
                 }
@@ -344,7 +354,8 @@ pub(super) fn merge(node: Option<Node<'_>>, target: &mut Value, config: &Value) 
         (Value::Array(items), Value::Array(wanted)) if mergeable => {
             let Some(node) = node else { return };
             let before: Vec<Option<String>> = items.iter().map(|i| item_name(node, i)).collect();
-            let mut others: Vec<(Option<usize>, Value)> = std::mem::take(items).into_iter().enumerate().map(|(i, v)| (Some(i), v)).collect();
+            let mut others: Vec<(Option<usize>, Value)> =
+                std::mem::take(items).into_iter().enumerate().map(|(i, v)| (Some(i), v)).collect();
             let mut named = Vec::new();
             for value in wanted {
                 let name = item_name(node, value);

@@ -17,7 +17,14 @@ const VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 const KINDS: &[(&str, &str, &str, &str, &[&str], &str)] = &[
     ("networking.istio.io", "destinationrules", "DestinationRule", "dr", VERSIONS, "Host=.spec.host"),
     ("networking.istio.io", "gateways", "Gateway", "gw", VERSIONS, ""),
-    ("networking.istio.io", "serviceentries", "ServiceEntry", "se", VERSIONS, "Hosts=.spec.hosts Location=.spec.location Resolution=.spec.resolution"),
+    (
+        "networking.istio.io",
+        "serviceentries",
+        "ServiceEntry",
+        "se",
+        VERSIONS,
+        "Hosts=.spec.hosts Location=.spec.location Resolution=.spec.resolution",
+    ),
     ("networking.istio.io", "sidecars", "Sidecar", "", VERSIONS, ""),
     ("networking.istio.io", "virtualservices", "VirtualService", "vs", VERSIONS, "Gateways=.spec.gateways Hosts=.spec.hosts"),
     ("networking.istio.io", "workloadentries", "WorkloadEntry", "we", VERSIONS, "Address=.spec.address"),
@@ -39,7 +46,6 @@ pub(super) fn kinds() -> Vec<Kind> {
                 status: true,
                 scale: None,
                 schema: schema.clone(),
-                has_schema: false,
                 columns: columns_of(columns),
                 selectable: Vec::new(),
                 rules: None,

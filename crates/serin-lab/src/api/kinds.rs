@@ -64,8 +64,6 @@ pub(super) struct Version {
     pub scale: Option<ScalePaths>,
     /// The schema of the whole object.
     pub schema: Arc<Value>,
-    /// Whether `schema` says anything (a CRD always does; an Istio kind without one does not).
-    pub has_schema: bool,
     /// Columns of a custom kind.
     pub columns: Vec<Column>,
     /// Field labels for selectors, besides name and namespace (`spec.color`).
@@ -222,7 +220,15 @@ const BUILT_IN: &[(&str, &str, &str, &str, &str, &str, &str)] = &[
     ("", "v1", "secrets", "Secret", "", "n", "io.k8s.api.core.v1"),
     ("", "v1", "serviceaccounts", "ServiceAccount", "sa", "n", "io.k8s.api.core.v1"),
     ("", "v1", "services", "Service", "svc", "nsa", "io.k8s.api.core.v1"),
-    ("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", "crd,crds", "s", "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1"),
+    (
+        "apiextensions.k8s.io",
+        "v1",
+        "customresourcedefinitions",
+        "CustomResourceDefinition",
+        "crd,crds",
+        "s",
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1",
+    ),
     ("apps", "v1", "deployments", "Deployment", "deploy", "nsca", "io.k8s.api.apps.v1"),
     ("apps", "v1", "replicasets", "ReplicaSet", "rs", "nsca", "io.k8s.api.apps.v1"),
     ("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", "hpa", "nsa", "io.k8s.api.autoscaling.v2"),
@@ -240,10 +246,7 @@ const BUILT_IN: &[(&str, &str, &str, &str, &str, &str, &str)] = &[
 
 /// The OpenAPI definition of a built-in kind.
 pub(super) fn definition_of(kind: &Kind) -> Option<String> {
-    BUILT_IN
-        .iter()
-        .find(|row| row.0 == kind.resource.group && row.2 == kind.resource.plural)
-        .map(|row| format!("{}.{}", row.6, row.3))
+    BUILT_IN.iter().find(|row| row.0 == kind.resource.group && row.2 == kind.resource.plural).map(|row| format!("{}.{}", row.6, row.3))
 }
 
 fn built_in() -> Vec<Kind> {
@@ -266,7 +269,6 @@ fn built_in() -> Vec<Kind> {
                     status: flags.contains('s'),
                     scale,
                     schema: Arc::new(schema::built_in_root(&format!("{package}.{kind}"))),
-                    has_schema: true,
                     columns: Vec::new(),
                     selectable: Vec::new(),
                     rules: None,

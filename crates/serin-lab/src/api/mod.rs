@@ -3,9 +3,9 @@
 //! Reading order: `kinds` (what is served), `call` (a request understood), `serve` (requests to answers), `read`, `watch`,
 //! `write`, `patch`, `strategic`, `delete`; what objects must look like: `schema`, `structural`, `defaults`, `validate`,
 //! `crd`, `rules`; who owns which field: `fields`, `apply`; what clients ask besides objects: `discovery`, `openapi`, `table`;
-//! `gc` deletes what lost its owner; `server` is TLS, token and port.
+//! `server` is TLS, token and port.
 //!
-//! It runs no workload and routes nothing: controllers do, over the same store.
+//! It runs no workload and routes nothing, and deletes nothing that lost its owner: controllers do, over the same store.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -17,17 +17,19 @@ use crate::store::{Key, Resource, Store, StoreError};
 mod apply;
 mod body;
 mod call;
+mod columns;
 mod convert;
 mod crd;
 mod defaults;
 mod delete;
 mod discovery;
-mod columns;
 mod fields;
+mod housekeeping;
 mod istio;
 mod jsonpath;
 mod kinds;
 mod logs;
+mod manifest;
 mod names;
 mod openapi;
 mod patch;
@@ -85,16 +87,18 @@ impl Api {
         };
         let api = Self { inner: Arc::new(inner) };
         for name in NAMESPACES {
-            api.first(&Key::cluster("", "namespaces", name), json!({
-                "apiVersion": "v1", "kind": "Namespace",
-                "metadata": {"labels": {"kubernetes.io/metadata.name": name}},
-                "spec": {"finalizers": ["kubernetes"]},
-                "status": {"phase": "Active"},
-            }));
+            api.first(
+                &Key::cluster("", "namespaces", name),
+                json!({
+                    "apiVersion": "v1", "kind": "Namespace",
+                    "metadata": {"labels": {"kubernetes.io/metadata.name": name}},
+                    "spec": {"finalizers": ["kubernetes"]},
+                    "status": {"phase": "Active"},
+                }),
+            );
         }
-        for (object, _) in [api.store().list(&Resource::new("apiextensions.k8s.io", "customresourcedefinitions"), None)] {
-            object.iter().for_each(|crd| crd::serve(&api, crd));
-        }
+        let definitions = Resource::new("apiextensions.k8s.io", "customresourcedefinitions");
+        api.store().list(&definitions, None).0.iter().for_each(|definition| crd::serve(&api, definition));
         api
     }
 

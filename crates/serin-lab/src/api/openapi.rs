@@ -144,7 +144,12 @@ fn add_paths(kind: &Kind, version: &str, schema: &str, gvk: &Value, paths: &mut 
         operation
     };
     let none = json!([]);
-    let patch_types = ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"];
+    let patch_types = [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
     let patch_types = patch_types.iter().filter(|t| !(kind.is_custom() && t.contains("strategic")));
     let patch_body: Map<String, Value> = patch_types.map(|t| ((*t).to_owned(), json!({"schema": {"type": "object"}}))).collect();
     let patch_body = json!({"required": true, "content": patch_body});

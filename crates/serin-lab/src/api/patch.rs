@@ -44,8 +44,8 @@ impl Patch {
         let known: &[&str] = if call.kind.is_custom() { &[JSON, MERGE, APPLY] } else { &[JSON, MERGE, STRATEGIC, APPLY] };
         match content_type(&call.headers) {
             JSON => {
-                let operations: Vec<PatchOperation> = serde_json::from_slice(bytes)
-                    .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+                let operations: Vec<PatchOperation> =
+                    serde_json::from_slice(bytes).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
                 if operations.len() > MAX_OPERATIONS {
                     return Err(ApiError::new(
                         StatusCode::PAYLOAD_TOO_LARGE,
@@ -127,6 +127,10 @@ fn refused(operations: &[PatchOperation], error: &json_patch::PatchError) -> Api
         }
         _ => error.to_string(),
     };
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("the server rejected our request due to an error in our request: {why}"))
-        .with_causes(vec![json!({"reason": "UnexpectedServerResponse", "message": why})])
+    ApiError::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "Invalid",
+        format!("the server rejected our request due to an error in our request: {why}"),
+    )
+    .with_causes(vec![json!({"reason": "UnexpectedServerResponse", "message": why})])
 }

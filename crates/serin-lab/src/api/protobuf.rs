@@ -16,9 +16,8 @@ const MAGIC: &[u8] = b"k8s\0";
 const MAX_DEPTH: usize = 40;
 
 /// Message (OpenAPI definition) to its fields by number.
-static MESSAGES: LazyLock<HashMap<String, HashMap<u64, Field>>> = LazyLock::new(|| {
-    include_str!("protobuf.txt").lines().filter(|l| !l.starts_with('#')).filter_map(message).collect()
-});
+static MESSAGES: LazyLock<HashMap<String, HashMap<u64, Field>>> =
+    LazyLock::new(|| include_str!("protobuf.txt").lines().filter(|l| !l.starts_with('#')).filter_map(message).collect());
 
 #[derive(Debug)]
 enum Field {
@@ -51,12 +50,46 @@ fn message(line: &str) -> Option<(String, HashMap<u64, Field>)> {
 /// Fields that Go holds behind a pointer: their zero was written by the client and is kept. All other zeros are what a Go
 /// struct has where nothing was said.
 const ZERO_COUNTS: &[&str] = &[
-    "activeDeadlineSeconds", "allowPrivilegeEscalation", "allocateLoadBalancerNodePorts", "automountServiceAccountToken", "averageUtilization",
-    "backoffLimit", "completions", "controller", "defaultMode", "enableServiceLinks", "failedJobsHistoryLimit", "fsGroup", "gracePeriodSeconds",
-    "hostUsers", "immutable", "leaseDurationSeconds", "leaseTransitions", "minReplicas", "mode", "optional", "orphanDependents", "parallelism",
-    "priority", "privileged", "progressDeadlineSeconds", "readOnlyRootFilesystem", "ready", "replicas",
-    "revisionHistoryLimit", "runAsGroup", "runAsNonRoot", "runAsUser", "serving", "stabilizationWindowSeconds", "successfulJobsHistoryLimit", "suspend",
-    "terminating", "terminationGracePeriodSeconds", "tolerationSeconds", "ttlSecondsAfterFinished",
+    "activeDeadlineSeconds",
+    "allowPrivilegeEscalation",
+    "allocateLoadBalancerNodePorts",
+    "automountServiceAccountToken",
+    "averageUtilization",
+    "backoffLimit",
+    "completions",
+    "controller",
+    "defaultMode",
+    "enableServiceLinks",
+    "failedJobsHistoryLimit",
+    "fsGroup",
+    "gracePeriodSeconds",
+    "hostUsers",
+    "immutable",
+    "leaseDurationSeconds",
+    "leaseTransitions",
+    "minReplicas",
+    "mode",
+    "optional",
+    "orphanDependents",
+    "parallelism",
+    "priority",
+    "privileged",
+    "progressDeadlineSeconds",
+    "readOnlyRootFilesystem",
+    "ready",
+    "replicas",
+    "revisionHistoryLimit",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "serving",
+    "stabilizationWindowSeconds",
+    "successfulJobsHistoryLimit",
+    "suspend",
+    "terminating",
+    "terminationGracePeriodSeconds",
+    "tolerationSeconds",
+    "ttlSecondsAfterFinished",
 ];
 
 /// Reads an enveloped object.
@@ -81,7 +114,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Value, String> {
             _ => {}
         }
     }
-    let definition = definition(&api_version, &kind).ok_or_else(|| format!("{kind} of {api_version} has no protobuf form here; send JSON"))?;
+    let definition =
+        definition(&api_version, &kind).ok_or_else(|| format!("{kind} of {api_version} has no protobuf form here; send JSON"))?;
     let mut object = Map::new();
     message_into(&definition, &root(&definition), raw, &mut object, 0)?;
     object.insert("apiVersion".into(), api_version.into());
@@ -355,10 +389,7 @@ mod tests {
         let mut body = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12".to_vec();
         body.push(u8::try_from(raw.len()).unwrap());
         body.extend(raw);
-        assert_eq!(
-            decode(&body).unwrap(),
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "b"}})
-        );
+        assert_eq!(decode(&body).unwrap(), json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "b"}}));
         for n in 0..body.len() {
             // Never a panic, whatever is cut off.
             let _ = decode(&body[..n]);

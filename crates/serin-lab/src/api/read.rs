@@ -113,7 +113,9 @@ pub(super) fn list(api: &Api, call: &Call) -> ApiResult<Response> {
     let items: Vec<Object> = fitting.by_ref().take(limit).map(|o| shown(call, o)).collect();
     let left = fitting.count();
     let mut meta = json!({"resourceVersion": version.to_string()});
-    if left > 0 && let Some(last) = items.last() {
+    if left > 0
+        && let Some(last) = items.last()
+    {
         let (namespace, name) = place(last);
         let token = serde_json::to_vec(&Continue { rv: version, namespace, name }).unwrap_or_default();
         meta["continue"] = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token).into();
@@ -172,7 +174,11 @@ fn check_version(call: &Call, now: u64) -> ApiResult<()> {
 pub(super) fn version_asked(call: &Call) -> ApiResult<Option<u64>> {
     call.query
         .get("resourceVersion")
-        .map(|v| v.parse().map_err(|_| ApiError::bad_request(format!("resourceVersion: Invalid value: {v:?}: strconv.ParseUint: parsing {v:?}: invalid syntax"))))
+        .map(|v| {
+            v.parse().map_err(|_| {
+                ApiError::bad_request(format!("resourceVersion: Invalid value: {v:?}: strconv.ParseUint: parsing {v:?}: invalid syntax"))
+            })
+        })
         .transpose()
 }
 

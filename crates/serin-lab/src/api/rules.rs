@@ -41,11 +41,7 @@ impl Rules {
         if found == 0 {
             return Ok(None);
         }
-        let context = RootContext {
-            api_version: super::kinds::api_version(group, version),
-            api_group: group.into(),
-            kind: kind.into(),
-        };
+        let context = RootContext { api_version: super::kinds::api_version(group, version), api_group: group.into(), kind: kind.into() };
         Ok(Some(Self { compiled: kube_cel::compile_schema(schema), context }))
     }
 

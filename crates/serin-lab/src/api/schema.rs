@@ -40,8 +40,10 @@ pub(super) fn custom_root(mut schema: Value) -> Value {
     if !schema["properties"].is_object() {
         schema["properties"] = json!({});
     }
-    schema["properties"]["apiVersion"] = json!({"type": "string", "description": "APIVersion defines the versioned schema of this representation of an object."});
-    schema["properties"]["kind"] = json!({"type": "string", "description": "Kind is a string value representing the REST resource this object represents."});
+    schema["properties"]["apiVersion"] =
+        json!({"type": "string", "description": "APIVersion defines the versioned schema of this representation of an object."});
+    schema["properties"]["kind"] =
+        json!({"type": "string", "description": "Kind is a string value representing the REST resource this object represents."});
     schema["properties"]["metadata"] = json!({"$ref": format!("{PREFIX}{META}")});
     schema
 }
@@ -186,15 +188,35 @@ fn built_in() -> Map<String, Value> {
         ($($path:path),* $(,)?) => { $( let _ = generator.subschema_for::<$path>(); )* };
     }
     add!(
-        api::core::v1::Namespace, api::core::v1::Pod, api::core::v1::Service, api::core::v1::Endpoints, api::core::v1::ConfigMap,
-        api::core::v1::Secret, api::core::v1::ServiceAccount, api::core::v1::Event, api::core::v1::Node,
-        api::apps::v1::Deployment, api::apps::v1::ReplicaSet, api::autoscaling::v1::Scale,
-        api::autoscaling::v2::HorizontalPodAutoscaler, api::batch::v1::Job, api::batch::v1::CronJob,
-        api::coordination::v1::Lease, api::discovery::v1::EndpointSlice, api::events::v1::Event,
-        api::policy::v1::PodDisruptionBudget, api::policy::v1::Eviction,
-        api::rbac::v1::Role, api::rbac::v1::RoleBinding, api::rbac::v1::ClusterRole, api::rbac::v1::ClusterRoleBinding,
-        api::authorization::v1::SelfSubjectAccessReview, api::authorization::v1::SelfSubjectRulesReview,
-        api::authorization::v1::SubjectAccessReview, api::authorization::v1::LocalSubjectAccessReview, api::authentication::v1::SelfSubjectReview,
+        api::core::v1::Namespace,
+        api::core::v1::Pod,
+        api::core::v1::Service,
+        api::core::v1::Endpoints,
+        api::core::v1::ConfigMap,
+        api::core::v1::Secret,
+        api::core::v1::ServiceAccount,
+        api::core::v1::Event,
+        api::core::v1::Node,
+        api::apps::v1::Deployment,
+        api::apps::v1::ReplicaSet,
+        api::autoscaling::v1::Scale,
+        api::autoscaling::v2::HorizontalPodAutoscaler,
+        api::batch::v1::Job,
+        api::batch::v1::CronJob,
+        api::coordination::v1::Lease,
+        api::discovery::v1::EndpointSlice,
+        api::events::v1::Event,
+        api::policy::v1::PodDisruptionBudget,
+        api::policy::v1::Eviction,
+        api::rbac::v1::Role,
+        api::rbac::v1::RoleBinding,
+        api::rbac::v1::ClusterRole,
+        api::rbac::v1::ClusterRoleBinding,
+        api::authorization::v1::SelfSubjectAccessReview,
+        api::authorization::v1::SelfSubjectRulesReview,
+        api::authorization::v1::SubjectAccessReview,
+        api::authorization::v1::LocalSubjectAccessReview,
+        api::authentication::v1::SelfSubjectReview,
         k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
         k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions,
         k8s_openapi::apimachinery::pkg::apis::meta::v1::Status,
@@ -240,6 +262,12 @@ fn built_in() -> Map<String, Value> {
         if let Some(definition) = all.get_mut(open) {
             definition["type"] = "object".into();
             definition["x-kubernetes-preserve-unknown-fields"] = true.into();
+        }
+    }
+    // These hold any JSON; they are published without a type.
+    for any in ["JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray"] {
+        if let Some(definition) = all.get_mut(&format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.{any}")) {
+            *definition = json!({"description": definition["description"], "x-kubernetes-preserve-unknown-fields": true});
         }
     }
     all

@@ -30,8 +30,8 @@ impl Selection {
     /// # Errors
     /// 400 for a selector that cannot be read, or a field label that the kind does not support.
     pub(super) fn parse(labels: Option<&str>, fields: Option<&str>, extra_fields: &[String], group: &str, plural: &str) -> ApiResult<Self> {
-        let labels = parse_labels(labels.unwrap_or_default())
-            .map_err(|why| ApiError::bad_request(format!("unable to parse requirement: {why}")))?;
+        let labels =
+            parse_labels(labels.unwrap_or_default()).map_err(|why| ApiError::bad_request(format!("unable to parse requirement: {why}")))?;
         let fields = parse_fields(fields.unwrap_or_default(), group, plural, extra_fields)?;
         Ok(Self { labels, fields })
     }
@@ -93,15 +93,31 @@ fn field_text(object: &Value, field: &str) -> String {
 fn fields_of(group: &str, plural: &str) -> &'static [&'static str] {
     match (group, plural) {
         ("", "pods") => &[
-            "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-            "status.phase", "status.podIP", "status.nominatedNodeName",
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName",
         ],
         ("", "events") => &[
-            "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid",
-            "involvedObject.apiVersion", "involvedObject.resourceVersion", "involvedObject.fieldPath",
-            "reason", "reportingComponent", "source", "type",
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
         ],
-        ("events.k8s.io", "events") => &["regarding.kind", "regarding.namespace", "regarding.name", "regarding.uid", "reason", "type", "reportingController"],
+        ("events.k8s.io", "events") => {
+            &["regarding.kind", "regarding.namespace", "regarding.name", "regarding.uid", "reason", "type", "reportingController"]
+        }
         ("", "namespaces") => &["status.phase"],
         ("", "secrets") => &["type"],
         ("", "services") => &["spec.clusterIP", "spec.type"],

@@ -41,9 +41,7 @@ async fn answer(api: &Api, request: Request) -> ApiResult<Response> {
             if named { read::get(api, &call) } else { read::list(api, &call) }
         }
         (&Method::POST, false) => write::create(api, &call, &take(body).await?),
-        (&Method::POST, true) if matches!(sub, Some("eviction" | "binding")) => {
-            write::pod_action(api, &call, &take(body).await?)
-        }
+        (&Method::POST, true) if matches!(sub, Some("eviction" | "binding")) => write::pod_action(api, &call, &take(body).await?),
         (&Method::PUT, true) => write::update(api, &call, &take(body).await?),
         (&Method::PATCH, true) => write::patch(api, &call, &take(body).await?),
         (&Method::DELETE, true) if sub.is_none() => delete::delete(api, &call, &take(body).await?),

@@ -78,10 +78,7 @@ impl ApiError {
 
     /// 415: the body's media type is not one of those that are understood here.
     pub(super) fn unsupported_media_type(known: &[&str]) -> Self {
-        let message = format!(
-            "the body of the request was in an unknown format - accepted media types include: {}",
-            known.join(", ")
-        );
+        let message = format!("the body of the request was in an unknown format - accepted media types include: {}", known.join(", "));
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
     }
 
@@ -112,12 +109,9 @@ impl ApiError {
             }
         }
         let all = if let [one] = lines.as_slice() { one.clone() } else { format!("[{}]", lines.join(", ")) };
-        let mut error =
-            Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("{who} {name:?} is invalid: {all}"));
-        let causes: Vec<Value> = problems
-            .iter()
-            .map(|p| json!({"reason": p.fault.reason(), "message": p.body(), "field": p.field}))
-            .collect();
+        let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("{who} {name:?} is invalid: {all}"));
+        let causes: Vec<Value> =
+            problems.iter().map(|p| json!({"reason": p.fault.reason(), "message": p.body(), "field": p.field})).collect();
         let mut details = json!({"name": name, "kind": kind, "causes": causes});
         if !group.is_empty() {
             details["group"] = group.into();

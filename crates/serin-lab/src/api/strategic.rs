@@ -136,9 +136,8 @@ fn merge_list(node: Node<'_>, items: &mut Vec<Value>, changes: &[Value]) -> Resu
 fn clean(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            fields.retain(|name, v| {
-                !v.is_null() && name != PATCH && name != RETAIN && !name.starts_with(ORDER) && !name.starts_with(DELETE)
-            });
+            fields
+                .retain(|name, v| !v.is_null() && name != PATCH && name != RETAIN && !name.starts_with(ORDER) && !name.starts_with(DELETE));
             fields.values_mut().for_each(clean);
         }
         Value::Array(items) => {

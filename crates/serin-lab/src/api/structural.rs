@@ -410,7 +410,9 @@ fn has_format(format: &str, text: &str) -> bool {
         "byte" => base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).is_ok(),
         "ipv4" => text.parse::<std::net::Ipv4Addr>().is_ok(),
         "ipv6" => text.parse::<std::net::Ipv6Addr>().is_ok(),
-        "cidr" => text.split_once('/').is_some_and(|(ip, bits)| ip.parse::<std::net::IpAddr>().is_ok() && bits.parse::<u8>().is_ok_and(|b| b <= 128)),
+        "cidr" => text
+            .split_once('/')
+            .is_some_and(|(ip, bits)| ip.parse::<std::net::IpAddr>().is_ok() && bits.parse::<u8>().is_ok_and(|b| b <= 128)),
         "uuid" => matches_pattern("(?i)^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$", text),
         "hostname" => super::names::subdomain_problem(&text.to_ascii_lowercase()).is_none(),
         "uri" => text.parse::<http::Uri>().is_ok_and(|u| u.scheme().is_some()),

@@ -53,7 +53,13 @@ fn custom_definitions(columns: &[Column]) -> Vec<Value> {
     let mut all = vec![definition("Name", "string", "name", "Name must be unique within a namespace.", 0)];
     all.extend(columns.iter().map(|c| definition(&c.name, &c.kind, &c.format, &c.description, c.priority)));
     if columns.is_empty() {
-        all.push(definition("Age", "date", "", "CreationTimestamp is a timestamp representing the server time when this object was created.", 0));
+        all.push(definition(
+            "Age",
+            "date",
+            "",
+            "CreationTimestamp is a timestamp representing the server time when this object was created.",
+            0,
+        ));
     }
     all
 }
@@ -118,9 +124,23 @@ mod tests {
     #[test]
     fn durations_read_as_kubectl_prints_them() {
         for (seconds, text) in [
-            (-5, "<invalid>"), (0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (599, "9m59s"), (600, "10m"), (10_799, "179m"),
-            (10_800, "3h"), (10_860, "3h1m"), (28_800, "8h"), (172_799, "47h"), (172_800, "2d"), (176_400, "2d1h"), (691_200, "8d"),
-            (63_072_000, "2y"), (63_158_400, "2y1d"),
+            (-5, "<invalid>"),
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (599, "9m59s"),
+            (600, "10m"),
+            (10_799, "179m"),
+            (10_800, "3h"),
+            (10_860, "3h1m"),
+            (28_800, "8h"),
+            (172_799, "47h"),
+            (172_800, "2d"),
+            (176_400, "2d1h"),
+            (691_200, "8d"),
+            (63_072_000, "2y"),
+            (63_158_400, "2y1d"),
         ] {
             assert_eq!(duration(seconds), text, "{seconds}");
         }

@@ -152,7 +152,11 @@ fn deployment(new: &Value, old: Option<&Value>, problems: &mut Vec<Problem>) {
                 problems.push(Problem::invalid("spec.strategy.rollingUpdate.maxUnavailable", unavailable, "must not be greater than 100%"));
             }
             if zero {
-                problems.push(Problem::invalid("spec.strategy.rollingUpdate.maxUnavailable", unavailable, "may not be 0 when `maxSurge` is 0"));
+                problems.push(Problem::invalid(
+                    "spec.strategy.rollingUpdate.maxUnavailable",
+                    unavailable,
+                    "may not be 0 when `maxSurge` is 0",
+                ));
             }
         }
         _ => problems.push(Problem::not_supported("spec.strategy.type", &strategy["type"], &["Recreate", "RollingUpdate"])),
@@ -182,7 +186,9 @@ fn int_or_percent(value: &Value) -> Option<u64> {
 fn selected_template(new: &Value, old: Option<&Value>, problems: &mut Vec<Problem>) {
     let selector = &new["spec"]["selector"];
     let template = &new["spec"]["template"];
-    let empty = selector.as_object().is_none_or(|s| s.values().all(|v| v.as_object().is_none_or(serde_json::Map::is_empty) && v.as_array().is_none_or(Vec::is_empty)));
+    let empty = selector
+        .as_object()
+        .is_none_or(|s| s.values().all(|v| v.as_object().is_none_or(serde_json::Map::is_empty) && v.as_array().is_none_or(Vec::is_empty)));
     if selector.is_null() {
         problems.push(Problem::required("spec.selector", ""));
     } else if empty {
@@ -220,7 +226,10 @@ fn selector_is_valid(selector: &Value, path: &str, problems: &mut Vec<Problem>) 
                 problems.push(Problem::required(format!("{path}.values"), "must be specified when `operator` is 'In' or 'NotIn'"));
             }
             "Exists" | "DoesNotExist" if n > 0 => {
-                problems.push(Problem::forbidden(format!("{path}.values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                problems.push(Problem::forbidden(
+                    format!("{path}.values"),
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             _ => problems.push(Problem::invalid(format!("{path}.operator"), &term["operator"], "not a valid selector operator")),
@@ -327,7 +336,11 @@ fn check_container(container: &Value, at: &str, volumes: &[&str], problems: &mut
         match variable["name"].as_str() {
             None | Some("") => problems.push(Problem::required(format!("{at}.name"), "")),
             Some(name) if name.contains('=') => {
-                problems.push(Problem::invalid(format!("{at}.name"), &name.into(), "a valid environment variable name must consist only of printable ASCII characters other than '='"));
+                problems.push(Problem::invalid(
+                    format!("{at}.name"),
+                    &name.into(),
+                    "a valid environment variable name must consist only of printable ASCII characters other than '='",
+                ));
             }
             Some(_) => {}
         }
@@ -446,7 +459,11 @@ fn service(new: &Value, old: Option<&Value>, problems: &mut Vec<Problem>) {
     if let Some(address) = spec["clusterIP"].as_str().filter(|a| !a.is_empty() && *a != "None")
         && address.parse::<std::net::IpAddr>().is_err()
     {
-        problems.push(Problem::invalid("spec.clusterIPs[0]", &address.into(), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"));
+        problems.push(Problem::invalid(
+            "spec.clusterIPs[0]",
+            &address.into(),
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ));
     }
     if let Some(old) = old {
         let (was, is) = (&old["spec"]["clusterIP"], &spec["clusterIP"]);
@@ -516,11 +533,7 @@ fn job(new: &Value, old: Option<&Value>, problems: &mut Vec<Problem>) {
 fn restart_policy_of_job(template: &Value, path: &str, problems: &mut Vec<Problem>) {
     let policy = &template["spec"]["restartPolicy"];
     if !matches!(policy.as_str(), Some("OnFailure" | "Never")) {
-        problems.push(Problem {
-            field: path.into(),
-            fault: Fault::Required,
-            detail: "valid values: \"OnFailure\", \"Never\"".into(),
-        });
+        problems.push(Problem { field: path.into(), fault: Fault::Required, detail: "valid values: \"OnFailure\", \"Never\"".into() });
     }
 }
 

@@ -61,7 +61,9 @@ pub(super) fn watch(api: &Api, call: &Call) -> ApiResult<Response> {
     let namespace = call.namespace.as_deref();
     let store = api.store();
     let asked = version_asked(call)?;
-    if let Some(asked) = asked && asked > store.version() {
+    if let Some(asked) = asked
+        && asked > store.version()
+    {
         return Err(too_large(asked, store.version()));
     }
     // Without a version (or with 0) a watch begins with what is there, unless the client says otherwise.

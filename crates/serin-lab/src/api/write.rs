@@ -7,12 +7,12 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
 
+use super::apply::{self, Managed, Manager};
 use super::call::Call;
+use super::fields::Set;
 use super::kinds::{Kind, Origin};
 use super::serve::{accepted, encode};
 use super::status::{ApiError, ApiResult, Problem};
-use super::apply::{self, Managed, Manager};
-use super::fields::Set;
 use super::{Api, body, convert, crd, defaults, names, patch, read, rules, structural, validate};
 use crate::store::{Key, Object, StoreError, Write, metadata};
 
@@ -181,7 +181,11 @@ pub(super) fn update(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response
     }
     if api.store().get(&key).is_none() && creates_on_update(&call.kind) && call.sub.is_none() {
         if !unconditional {
-            return Err(ApiError::conflict(&call.kind.resource, &key.name, "StorageError: invalid object, Code: 4: the object was deleted"));
+            return Err(ApiError::conflict(
+                &call.kind.resource,
+                &key.name,
+                "StorageError: invalid object, Code: 4: the object was deleted",
+            ));
         }
         let (object, warnings) = make(api, call, &options, sent, &body.duplicates)?;
         return read::one(api, call, StatusCode::CREATED, &object, &warnings);
@@ -192,7 +196,10 @@ pub(super) fn update(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response
 }
 
 fn creates_on_update(kind: &Kind) -> bool {
-    kind.is("", "endpoints") || kind.is("", "events") || kind.is("coordination.k8s.io", "leases") || kind.is("rbac.authorization.k8s.io", "roles")
+    kind.is("", "endpoints")
+        || kind.is("", "events")
+        || kind.is("coordination.k8s.io", "leases")
+        || kind.is("rbac.authorization.k8s.io", "roles")
 }
 
 /// `PATCH` of an object or its `status` or `scale`.
@@ -257,7 +264,15 @@ fn modify(api: &Api, call: &Call, options: &Options, change: &Change<'_>) -> Api
 }
 
 /// Stores what becomes of `sent`, unless somebody wrote since `stored` was read: then `None`.
-fn put(api: &Api, call: &Call, options: &Options, key: &Key, stored: &Object, mut pending: Pending<'_>, sent: Value) -> ApiResult<Option<(Object, Vec<String>)>> {
+fn put(
+    api: &Api,
+    call: &Call,
+    options: &Options,
+    key: &Key,
+    stored: &Object,
+    mut pending: Pending<'_>,
+    sent: Value,
+) -> ApiResult<Option<(Object, Vec<String>)>> {
     let guard = needs_allocation(&call.kind).then(|| api.allocation());
     let new = pending.settle(sent)?;
     let write = match call.sub.as_deref() {
@@ -309,7 +324,10 @@ fn apply_config(api: &Api, call: &Call, options: &Options, body: body::Body) -> 
             meta.insert("name".into(), key.name.as_str().into());
         }
         Some(name) if name != key.name => {
-            return Err(ApiError::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", key.name)));
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                key.name
+            )));
         }
         Some(_) => {}
     }
@@ -431,7 +449,8 @@ fn preconditions(call: &Call, name: &str, old: &Value, sent: &Value) -> ApiResul
         }
     }
     if let Some(uid) = wants["uid"].as_str().filter(|u| !u.is_empty() && Some(*u) != was["uid"].as_str()) {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", was["uid"].as_str().unwrap_or_default());
+        let why =
+            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", was["uid"].as_str().unwrap_or_default());
         return Err(ApiError::conflict(&call.kind.resource, name, &why));
     }
     for field in ["name", "namespace"] {
@@ -480,9 +499,9 @@ fn check_namespace(call: &Call, sent: &mut Value) -> ApiResult<()> {
     let meta = metadata(sent);
     let named = meta.get("namespace").and_then(Value::as_str).filter(|n| !n.is_empty());
     match (&call.namespace, named) {
-        (Some(namespace), Some(named)) if named != namespace => Err(ApiError::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        )),
+        (Some(namespace), Some(named)) if named != namespace => {
+            Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+        }
         (Some(namespace), _) => {
             meta.insert("namespace".into(), namespace.as_str().into());
             Ok(())
@@ -560,7 +579,8 @@ impl<'a> Pending<'a> {
             structural::prune(version.node(), new, "", &mut unknown);
             let mut meta = json!({"metadata": new["metadata"].take()});
             let root = super::schema::meta_root();
-            structural::decode(super::schema::Node::new(&root), &mut meta, &kind.kind, "", &mut Vec::new()).map_err(|why| self.undecodable(&why))?;
+            structural::decode(super::schema::Node::new(&root), &mut meta, &kind.kind, "", &mut Vec::new())
+                .map_err(|why| self.undecodable(&why))?;
             new["metadata"] = meta["metadata"].take();
         }
         self.fields(unknown.iter().map(|p| format!("unknown field {p:?}")).collect())
@@ -594,7 +614,9 @@ impl<'a> Pending<'a> {
         } else {
             structural::validate(version.node(), &new, "", &mut problems);
             // Rules read fields by type: they are asked once the types are right.
-            if problems.is_empty() && let Some(rules) = &version.rules {
+            if problems.is_empty()
+                && let Some(rules) = &version.rules
+            {
                 rules::Rules::check(rules, &new, self.old, &mut problems);
             }
         }
@@ -613,8 +635,12 @@ impl<'a> Pending<'a> {
                 let old = self.old.unwrap_or(&Value::Null);
                 // A client may rewrite the record itself (kubectl does, moving from client-side to server-side apply), or
                 // drop it with one empty entry.
-                let reset = claimed.and_then(Value::as_array).is_some_and(|c| matches!(c.as_slice(), [one] if one.as_object().is_some_and(serde_json::Map::is_empty)));
-                let rewritten = claimed.map(|c| Managed::of(&json!({"metadata": {"managedFields": c}}))).filter(|m| !m.is_empty() && self.subresource.is_empty());
+                let reset = claimed
+                    .and_then(Value::as_array)
+                    .is_some_and(|c| matches!(c.as_slice(), [one] if one.as_object().is_some_and(serde_json::Map::is_empty)));
+                let rewritten = claimed
+                    .map(|c| Managed::of(&json!({"metadata": {"managedFields": c}})))
+                    .filter(|m| !m.is_empty() && self.subresource.is_empty());
                 let mut managed = match rewritten {
                     _ if reset => Managed::default(),
                     Some(rewritten) => rewritten,
@@ -639,7 +665,16 @@ impl<'a> Pending<'a> {
         let has_status = self.call.kind_version().status;
         let Some(old) = self.old else {
             let meta = metadata(new);
-            for field in ["uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink", "managedFields"] {
+            for field in [
+                "uid",
+                "resourceVersion",
+                "creationTimestamp",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+                "generation",
+                "selfLink",
+                "managedFields",
+            ] {
                 meta.remove(field);
             }
             if has_status && let Some(fields) = new.as_object_mut() {
@@ -677,7 +712,18 @@ impl<'a> Pending<'a> {
         }
         let was = old["metadata"].clone();
         let meta = metadata(new);
-        for field in ["name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName", "managedFields"] {
+        for field in [
+            "name",
+            "namespace",
+            "uid",
+            "creationTimestamp",
+            "generation",
+            "resourceVersion",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generateName",
+            "managedFields",
+        ] {
             match was.get(field) {
                 Some(value) => meta.insert(field.into(), value.clone()),
                 None => meta.remove(field),
@@ -789,7 +835,11 @@ pub(super) fn pod_action(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Resp
         let whole = Call { sub: None, ..call.clone() };
         let sent = |old: &Value| {
             if old["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty()) {
-                return Err(ApiError::conflict(&call.kind.resource, call.name.as_deref().unwrap_or_default(), "pod is already assigned to a node"));
+                return Err(ApiError::conflict(
+                    &call.kind.resource,
+                    call.name.as_deref().unwrap_or_default(),
+                    "pod is already assigned to a node",
+                ));
             }
             let mut new = old.clone();
             new["spec"]["nodeName"] = node.clone();

@@ -83,7 +83,8 @@ async fn what_is_no_longer_applied_and_nobodys_goes() {
     let object = apply(&world, "alice", &path, less).await.expect(200);
     assert_eq!(object["metadata"]["labels"], json!({"shared": "1", "bobs": "1"}));
     assert!(object["spec"].get("minReadySeconds").is_none());
-    let names: Vec<&str> = object["spec"]["template"]["spec"]["containers"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        object["spec"]["template"]["spec"]["containers"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["app"]);
     assert_eq!(object["spec"]["progressDeadlineSeconds"], 600, "a default stays");
 }
@@ -114,7 +115,11 @@ async fn istio_routes_are_one_value_to_their_managers() {
     assert_eq!((&spec["f:http"], &spec["f:hosts"]), (&json!({}), &json!({})));
     // A patch of one weight takes the whole list.
     let patched = world
-        .patch("json", &format!("{path}?fieldManager=serin"), json!([{"op": "replace", "path": "/spec/http/0/route/0/weight", "value": 80}]))
+        .patch(
+            "json",
+            &format!("{path}?fieldManager=serin"),
+            json!([{"op": "replace", "path": "/spec/http/0/route/0/weight", "value": 80}]),
+        )
         .await
         .expect(200);
     assert_eq!(entry(&patched, "serin")["fieldsV1"], json!({"f:spec": {"f:http": {}}}));
@@ -127,7 +132,8 @@ async fn a_status_is_owned_through_its_own_door() {
     let world = World::new();
     let path = format!("{DEPLOYMENTS}/web");
     world.post(&format!("{DEPLOYMENTS}?fieldManager=maker"), deployment("web")).await.expect(201);
-    let object = world.patch("merge", &format!("{path}/status?fieldManager=controller"), json!({"status": {"replicas": 1}})).await.expect(200);
+    let object =
+        world.patch("merge", &format!("{path}/status?fieldManager=controller"), json!({"status": {"replicas": 1}})).await.expect(200);
     let controller = entry(&object, "controller");
     assert_eq!((&controller["subresource"], &controller["fieldsV1"]), (&"status".into(), &json!({"f:status": {"f:replicas": {}}})));
     assert!(entry(&object, "maker")["fieldsV1"].get("f:status").is_none());

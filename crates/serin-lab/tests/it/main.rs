@@ -1,6 +1,7 @@
 //! The lab's parts over their own doors: requests in, answers out.
 
 mod apply;
+mod lab;
 mod rest;
 mod workloads;
 mod world;

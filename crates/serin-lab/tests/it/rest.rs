@@ -33,7 +33,10 @@ async fn refusals_are_status_objects_with_kubernetes_reasons() {
         "namespaces \"none\" not found"
     );
     assert_eq!(world.get("/apis/apps/v1/nothings").await.refused(404, "NotFound"), "the server could not find the requested resource");
-    assert_eq!(world.put(DEPLOYMENTS, json!({})).await.refused(405, "MethodNotAllowed"), "the server does not allow this method on the requested resource");
+    assert_eq!(
+        world.put(DEPLOYMENTS, json!({})).await.refused(405, "MethodNotAllowed"),
+        "the server does not allow this method on the requested resource"
+    );
     let wrong_kind = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}});
     assert!(world.post(CONFIG, wrong_kind).await.refused(400, "BadRequest").contains("does not match the expected kind"));
     world.send("POST", CONFIG, &[("content-type", "text/plain")], "x".into()).await.refused(415, "UnsupportedMediaType");
@@ -68,7 +71,11 @@ async fn an_invalid_object_is_refused_with_all_problems_at_once() {
         ]
     );
     let message = answer.refused(422, "Invalid");
-    assert!(message.starts_with("Deployment.apps \"Web_1\" is invalid: [metadata.name: Invalid value: \"Web_1\": a lowercase RFC 1123 subdomain"), "{message}");
+    assert!(
+        message
+            .starts_with("Deployment.apps \"Web_1\" is invalid: [metadata.name: Invalid value: \"Web_1\": a lowercase RFC 1123 subdomain"),
+        "{message}"
+    );
     assert!(message.contains("`selector` does not match template `labels`"), "{message}");
 }
 
@@ -138,9 +145,22 @@ async fn each_kind_of_patch_does_what_its_name_says() {
     assert_eq!((&patched["spec"]["replicas"], &patched["spec"]["minReadySeconds"]), (&3.into(), &5.into()));
     let patched = world.patch("merge", &path, json!({"spec": {"minReadySeconds": null}})).await.expect(200);
     assert!(patched["spec"].get("minReadySeconds").is_none());
-    let patched = world.patch("json", &path, json!([{"op": "test", "path": "/spec/replicas", "value": 3}, {"op": "replace", "path": "/spec/replicas", "value": 4}])).await.expect(200);
+    let patched = world
+        .patch(
+            "json",
+            &path,
+            json!([{"op": "test", "path": "/spec/replicas", "value": 3}, {"op": "replace", "path": "/spec/replicas", "value": 4}]),
+        )
+        .await
+        .expect(200);
     assert_eq!(patched["spec"]["replicas"], 4);
-    let failed = world.patch("json", &path, json!([{"op": "test", "path": "/spec/replicas", "value": 3}, {"op": "replace", "path": "/spec/replicas", "value": 9}])).await;
+    let failed = world
+        .patch(
+            "json",
+            &path,
+            json!([{"op": "test", "path": "/spec/replicas", "value": 3}, {"op": "replace", "path": "/spec/replicas", "value": 9}]),
+        )
+        .await;
     let message = failed.refused(422, "Invalid");
     assert!(message.contains("testing value /spec/replicas failed"), "{message}");
     assert_eq!(world.get(&path).await.expect(200)["spec"]["replicas"], 4);
@@ -159,8 +179,14 @@ async fn status_and_scale_are_doors_of_their_own() {
     let path = format!("{DEPLOYMENTS}/web");
     let patched = world.patch("merge", &path, json!({"status": {"replicas": 7}, "spec": {"replicas": 2}})).await.expect(200);
     assert!(patched["status"].get("replicas").is_none());
-    let patched = world.patch("merge", &format!("{path}/status"), json!({"status": {"replicas": 7, "readyReplicas": 7}, "spec": {"replicas": 9}})).await.expect(200);
-    assert_eq!((&patched["status"]["replicas"], &patched["spec"]["replicas"], &patched["metadata"]["generation"]), (&7.into(), &2.into(), &2.into()));
+    let patched = world
+        .patch("merge", &format!("{path}/status"), json!({"status": {"replicas": 7, "readyReplicas": 7}, "spec": {"replicas": 9}}))
+        .await
+        .expect(200);
+    assert_eq!(
+        (&patched["status"]["replicas"], &patched["spec"]["replicas"], &patched["metadata"]["generation"]),
+        (&7.into(), &2.into(), &2.into())
+    );
     let scale = world.get(&format!("{path}/scale")).await.expect(200);
     assert_eq!(scale["kind"], "Scale");
     assert_eq!((&scale["spec"]["replicas"], &scale["status"]), (&2.into(), &json!({"replicas": 7, "selector": "app=web"})));
@@ -210,7 +236,9 @@ async fn a_watch_tells_what_enters_changes_and_leaves_its_selection() {
     let world = World::new();
     let list = world.get(CONFIG).await.expect(200);
     let from = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-    let request = http::Request::get(format!("{CONFIG}?watch=true&resourceVersion={from}&labelSelector=on%3Dyes")).body(axum::body::Body::empty()).unwrap();
+    let request = http::Request::get(format!("{CONFIG}?watch=true&resourceVersion={from}&labelSelector=on%3Dyes"))
+        .body(axum::body::Body::empty())
+        .unwrap();
     let mut stream = world.raw(request).await.into_body().into_data_stream();
     world.post(CONFIG, json!({"metadata": {"name": "c"}})).await.expect(201);
     world.patch("merge", &format!("{CONFIG}/c"), json!({"metadata": {"labels": {"on": "yes"}}})).await.expect(200);
@@ -230,7 +258,9 @@ async fn a_watch_tells_what_enters_changes_and_leaves_its_selection() {
 async fn a_watch_begins_with_what_is_there_when_asked_without_a_version() {
     let world = World::new();
     world.post(CONFIG, json!({"metadata": {"name": "a"}})).await.expect(201);
-    let lines = world.watch(&format!("{CONFIG}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"), 2).await;
+    let lines = world
+        .watch(&format!("{CONFIG}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"), 2)
+        .await;
     assert_eq!((&lines[0]["type"], &lines[1]["type"]), (&"ADDED".into(), &"BOOKMARK".into()));
     assert_eq!(lines[1]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     let lines = world.watch(&format!("{CONFIG}?watch=true"), 1).await;
@@ -244,7 +274,10 @@ async fn a_watch_begins_with_what_is_there_when_asked_without_a_version() {
 async fn istio_objects_are_one_in_all_their_versions() {
     let world = World::new();
     let path = |v: &str| format!("/apis/networking.istio.io/{v}/namespaces/default/virtualservices");
-    let made = world.post(&path("v1alpha3"), json!({"metadata": {"name": "a"}, "spec": {"hosts": ["a"], "unknown": {"kept": true}}})).await.expect(201);
+    let made = world
+        .post(&path("v1alpha3"), json!({"metadata": {"name": "a"}, "spec": {"hosts": ["a"], "unknown": {"kept": true}}}))
+        .await
+        .expect(201);
     assert_eq!(made["apiVersion"], "networking.istio.io/v1alpha3");
     for version in ["v1", "v1beta1", "v1alpha3"] {
         let read = world.get(&format!("{}/a", path(version))).await.expect(200);
@@ -265,7 +298,10 @@ async fn events_of_both_groups_are_the_same_objects() {
     world.post("/apis/events.k8s.io/v1/namespaces/default/events", event).await.expect(201);
     let list = world.get("/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dp").await.expect(200);
     let seen = &list["items"][0];
-    assert_eq!((&seen["message"], &seen["involvedObject"]["kind"], &seen["reportingComponent"]), (&"hello".into(), &"Pod".into(), &"x".into()));
+    assert_eq!(
+        (&seen["message"], &seen["involvedObject"]["kind"], &seen["reportingComponent"]),
+        (&"hello".into(), &"Pod".into(), &"x".into())
+    );
     let list = world.get("/apis/events.k8s.io/v1/events?fieldSelector=regarding.name%3Dp").await.expect(200);
     assert_eq!(list["items"][0]["note"], "hello");
 }
@@ -278,7 +314,10 @@ async fn a_dry_run_answers_and_stores_nothing() {
     world.get(&format!("{DEPLOYMENTS}/web")).await.refused(404, "NotFound");
     world.post(DEPLOYMENTS, deployment("web")).await.expect(201);
     let path = format!("{DEPLOYMENTS}/web");
-    assert_eq!(world.patch("merge", &format!("{path}?dryRun=All"), json!({"spec": {"replicas": 9}})).await.expect(200)["spec"]["replicas"], 9);
+    assert_eq!(
+        world.patch("merge", &format!("{path}?dryRun=All"), json!({"spec": {"replicas": 9}})).await.expect(200)["spec"]["replicas"],
+        9
+    );
     assert_eq!(world.get(&path).await.expect(200)["spec"]["replicas"], 1);
     world.delete(&format!("{path}?dryRun=All")).await.expect(200);
     world.get(&path).await.expect(200);
@@ -293,7 +332,10 @@ async fn services_get_addresses_and_keep_them() {
     let b = world.post(path, service("b")).await.expect(201);
     let address = |s: &serde_json::Value| s["spec"]["clusterIP"].as_str().unwrap().parse::<std::net::Ipv4Addr>().unwrap();
     assert_ne!(address(&a), address(&b));
-    assert_eq!((&a["spec"]["type"], &a["spec"]["ports"][0]), (&"ClusterIP".into(), &json!({"port": 80, "protocol": "TCP", "targetPort": 80})));
+    assert_eq!(
+        (&a["spec"]["type"], &a["spec"]["ports"][0]),
+        (&"ClusterIP".into(), &json!({"port": 80, "protocol": "TCP", "targetPort": 80}))
+    );
     // What a client leaves out of an update stays.
     let again = world.put(&format!("{path}/a"), service("a")).await.expect(200);
     assert_eq!(address(&again), address(&a));
@@ -319,7 +361,10 @@ async fn preconditions_guard_deletion() {
     world.send("DELETE", &format!("{CONFIG}/c"), &[], wrong.to_string()).await.refused(409, "Conflict");
     let right = json!({"preconditions": {"uid": made["metadata"]["uid"], "resourceVersion": made["metadata"]["resourceVersion"]}});
     let done = world.send("DELETE", &format!("{CONFIG}/c"), &[], right.to_string()).await.expect(200);
-    assert_eq!((&done["status"], &done["details"]["name"], &done["details"]["kind"]), (&"Success".into(), &"c".into(), &"configmaps".into()));
+    assert_eq!(
+        (&done["status"], &done["details"]["name"], &done["details"]["kind"]),
+        (&"Success".into(), &"c".into(), &"configmaps".into())
+    );
     world.delete(&format!("{CONFIG}/c")).await.refused(404, "NotFound");
 }
 
@@ -331,7 +376,10 @@ async fn finalizers_hold_an_object_until_they_are_gone() {
     assert!(dying["metadata"]["deletionTimestamp"].is_string());
     world.patch("merge", &format!("{CONFIG}/c"), json!({"data": {"a": "1"}})).await.expect(200);
     world.get(&format!("{CONFIG}/c")).await.expect(200);
-    world.patch("merge", &format!("{CONFIG}/c"), json!({"metadata": {"finalizers": ["example.com/hold", "example.com/new"]}})).await.refused(422, "Invalid");
+    world
+        .patch("merge", &format!("{CONFIG}/c"), json!({"metadata": {"finalizers": ["example.com/hold", "example.com/new"]}}))
+        .await
+        .refused(422, "Invalid");
     world.patch("merge", &format!("{CONFIG}/c"), json!({"metadata": {"finalizers": null}})).await.expect(200);
     world.get(&format!("{CONFIG}/c")).await.refused(404, "NotFound");
 }
