@@ -29,12 +29,18 @@ use crate::units::ObjectName;
 /// all VirtualServices that are known, those of `ours` among them.
 pub fn same_host<R: Borrow<Value>>(all: &[R], ours: &[ObjectName]) -> Vec<RouteProblem> {
     let bound: Vec<&Value> = all.iter().map(Borrow::borrow).filter(|vs| !is_delegate(vs)).collect();
-    let (mut ours, others): (Vec<&Value>, Vec<&Value>) = bound.into_iter().partition(|vs| ours.contains(&object_name(vs)));
+    let is_ours = |vs: &&Value| ours.iter().any(|name| text(vs, "/metadata/name") == Some(&name.name) && namespace(vs) == name.namespace);
+    let (mut ours, mut others): (Vec<&Value>, Vec<&Value>) = bound.into_iter().partition(is_ours);
     ours.sort_by_key(|vs| age_key(vs));
+    others.sort_by_key(|vs| age_key(vs));
     let ours: Vec<Binding<'_>> = ours.into_iter().map(Binding::of).collect();
-    let hosts: BTreeSet<&String> = ours.iter().flat_map(|binding| &binding.hosts).collect();
-    let others: Vec<Binding<'_>> =
-        others.into_iter().map(Binding::of).filter(|other| other.hosts.iter().any(|host| hosts.contains(host))).collect();
+    let hosts: BTreeSet<String> = ours.iter().flat_map(|binding| binding.hosts.iter().cloned()).collect();
+    // Asked of every VirtualService in the cluster: a name is built only where one is short.
+    let known = |host: &str, of: &str| {
+        if host.contains('.') { hosts.contains(&*host.to_ascii_lowercase()) } else { hosts.contains(&resolve(host, of)) }
+    };
+    let shares = |vs: &&Value| texts(vs, "/spec/hosts").any(|host| known(host, namespace(vs)));
+    let others: Vec<Binding<'_>> = others.into_iter().filter(shares).map(Binding::of).collect();
     let mut problems = Vec::new();
     for (place, mine) in ours.iter().enumerate() {
         for other in ours.iter().skip(place + 1).chain(&others) {
@@ -83,7 +89,8 @@ pub(super) fn reached_by_match_only<R: Borrow<Value>>(all: &[R], delegate: &Valu
 pub fn mesh_route<'a, R: Borrow<Value>>(all: &'a [R], service: &ServiceName) -> Option<&'a Value> {
     let fqdn = service.fqdn();
     let mut best: Option<(&'a Value, (bool, usize))> = None;
-    let mut sorted: Vec<&'a Value> = all.iter().map(Borrow::borrow).filter(|vs| in_mesh(vs)).collect();
+    let serves = |vs: &&Value| texts(vs, "/spec/hosts").any(|host| service.is_covered_by(host, namespace(vs)));
+    let mut sorted: Vec<&'a Value> = all.iter().map(Borrow::borrow).filter(serves).filter(|vs| in_mesh(vs)).collect();
     sorted.sort_by_key(|vs| age_key(vs));
     for vs in sorted {
         let exports = export_to(vs);

@@ -38,6 +38,31 @@ impl ServiceName {
         resolve(host, namespace) == self.fqdn()
     }
 
+    /// Whether `host`, written in an object of `namespace`, is this service or a pattern that covers it. As [`covers`] of what
+    /// [`resolve`] gives, without building either name: it is asked of every rule in the cluster.
+    pub fn is_covered_by(&self, host: &str, namespace: &str) -> bool {
+        match host.strip_prefix('*') {
+            // No legal host, and Istio completes it as a short name.
+            Some(rest) if !rest.is_empty() && !rest.contains('.') => covers(&resolve(host, namespace), &self.fqdn()),
+            Some(rest) => {
+                let full = self.full_len();
+                full > rest.len() && self.bytes().skip(full - rest.len()).eq(rest.bytes().map(|b| b.to_ascii_lowercase()))
+            }
+            None if host.contains('.') => host.len() == self.full_len() && self.bytes().eq(host.bytes().map(|b| b.to_ascii_lowercase())),
+            None => namespace == self.namespace && host.eq_ignore_ascii_case(&self.name),
+        }
+    }
+
+    fn full_len(&self) -> usize {
+        self.name.len() + self.namespace.len() + CLUSTER_DOMAIN.len() + ". .svc".len()
+    }
+
+    /// The bytes of the full name.
+    fn bytes(&self) -> impl Iterator<Item = u8> {
+        let parts = [&*self.name, ".", &*self.namespace, ".svc.", CLUSTER_DOMAIN];
+        parts.into_iter().flat_map(str::bytes)
+    }
+
     /// Whether somebody who wrote `host` is likely to have meant this service, although Istio reads it literally and finds
     /// nothing: `my-app.default`, `my-app.default.svc`.
     pub fn nearly_is(&self, host: &str) -> bool {

@@ -9,14 +9,27 @@ use serde_json::Value;
 
 use crate::units::ObjectName;
 
+/// The value at a JSON pointer. As `Value::pointer`, which builds two strings per token; this is asked of every object in the
+/// cluster, with pointers that have nothing to unescape.
+fn at<'a>(object: &'a Value, pointer: &str) -> Option<&'a Value> {
+    if pointer.contains('~') {
+        return object.pointer(pointer);
+    }
+    pointer.split('/').skip(1).try_fold(object, |value, token| match value {
+        Value::Object(fields) => fields.get(token),
+        Value::Array(items) => token.parse::<usize>().ok().and_then(|index| items.get(index)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    })
+}
+
 /// The text at a JSON pointer; `None` for an empty one, as protobuf does not tell it from an absent one.
 pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
-    object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty())
+    at(object, pointer).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
 /// The list at a JSON pointer; empty when absent.
 pub(super) fn list<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], |list| list.as_slice())
+    at(object, pointer).and_then(Value::as_array).map_or(&[], |list| list.as_slice())
 }
 
 /// The strings of a list of strings.
@@ -26,7 +39,7 @@ pub(super) fn texts<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item 
 
 /// Whether something other than `null` stands at the pointer.
 pub(super) fn present(object: &Value, pointer: &str) -> bool {
-    object.pointer(pointer).is_some_and(|value| !value.is_null())
+    at(object, pointer).is_some_and(|value| !value.is_null())
 }
 
 /// The object's namespace; `default` when it says none, as kubectl reads a manifest.

@@ -4,7 +4,7 @@
 //! [`weights`] (a share becomes a guarded patch), [`structure`] (destinations, the mesh, the abort's mark), [`rules`]
 //! (DestinationRules as callers see them), [`companion`] (Serin's own rule), [`slug`] (subset names), [`conflict`]
 //! (VirtualServices together), [`owner`] (who else works here), [`network`] (all of it for one release, in the words of
-//! `decide`), [`patch`] and [`problem`] (what comes out).
+//! `decide`), [`index`] (which objects of a large cluster matter to one service), [`patch`] and [`problem`] (what comes out).
 //!
 //! Objects are never read into structs and written back: fields that Serin does not know survive because nobody touches
 //! them. Nothing here panics, whatever the JSON holds, and nothing here decides when a weight moves.
@@ -12,6 +12,7 @@
 pub mod companion;
 pub mod conflict;
 pub mod host;
+pub mod index;
 mod json;
 pub mod network;
 pub mod owner;

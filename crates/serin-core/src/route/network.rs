@@ -24,7 +24,7 @@ use super::problem::{Place, RouteProblem};
 use super::rules::{Labels, Rules, Subset, callers_without, effective};
 use super::slug::slug;
 use super::structure::{aborted_mark, add_destination, mark_into, remove_destination, split_plain};
-use super::survey::{Arms, Split, Survey, Target, VIRTUAL_SERVICE, look};
+use super::survey::{Arms, Split, Survey, Target, VIRTUAL_SERVICE, look, sends_to};
 use super::weights::{RouteTotal, pin, share_into, total_for_route, withdraw_into};
 use crate::action::Guard;
 use crate::observe;
@@ -189,11 +189,9 @@ impl<'a, R: Borrow<Value>> World<'a, R> {
             ours.extend(roots_of(all, managed.vs).into_iter().map(object_name));
         }
         network.problems.extend(same_host(all, &ours));
-        let sends = |vs: &&&Value| {
-            let found = look(vs, self.service, None);
-            namespace(vs) != self.service.namespace && !(found.splits.is_empty() && found.plain.is_empty())
-        };
-        network.elsewhere = all.iter().filter(sends).map(|vs| object_name(vs)).collect();
+        let foreign = all.iter().filter(|vs| namespace(vs) != self.service.namespace);
+        network.elsewhere = foreign.filter(|vs| sends_to(vs, self.service)).map(|vs| object_name(vs)).collect();
+        network.elsewhere.sort();
     }
 }
 

@@ -103,7 +103,7 @@ impl Rules {
 /// The rules that callers in `caller_namespace` use for `service`; `None` where no rule is for its host. `rules` are all
 /// DestinationRules that are known, in any order.
 pub fn effective<R: Borrow<Value>>(rules: &[R], caller_namespace: &str, root_namespace: &str, service: &ServiceName) -> Option<Rules> {
-    let mut sorted: Vec<&Value> = rules.iter().map(Borrow::borrow).collect();
+    let mut sorted: Vec<&Value> = rules.iter().map(Borrow::borrow).filter(|rule| is_for(rule, service)).collect();
     sorted.sort_by_key(|rule| age_key(rule));
     // A rule of the caller's own namespace applies unless it is exported elsewhere only. The root namespace's rules for all
     // are no rules of its own gateways first: there, only what is private to it comes before the service's.
@@ -129,9 +129,15 @@ pub fn effective<R: Borrow<Value>>(rules: &[R], caller_namespace: &str, root_nam
 /// Namespaces whose callers would not find `subset`, because a rule there replaces the service's own: they get 503 for its
 /// share. Looks at the namespaces that have rules at all; every other namespace sees what the service's own sees.
 pub fn callers_without<'a, R: Borrow<Value>>(rules: &'a [R], root_namespace: &str, service: &ServiceName, subset: &str) -> Vec<&'a str> {
-    let namespaces: BTreeSet<&str> = rules.iter().map(|rule| namespace(rule.borrow())).filter(|n| *n != root_namespace).collect();
-    let lacks = |n: &&str| effective(rules, n, root_namespace, service).is_some_and(|rules| rules.find_subset(subset).is_none());
+    let rules: Vec<&'a Value> = rules.iter().map(Borrow::borrow).filter(|rule| is_for(rule, service)).collect();
+    let namespaces: BTreeSet<&str> = rules.iter().map(|rule| namespace(rule)).filter(|n| *n != root_namespace).collect();
+    let lacks = |n: &&str| effective(&rules, n, root_namespace, service).is_some_and(|rules| rules.find_subset(subset).is_none());
     namespaces.into_iter().filter(lacks).collect()
+}
+
+/// Whether a rule's host is the service or covers it.
+fn is_for(rule: &Value, service: &ServiceName) -> bool {
+    text(rule, "/spec/host").is_some_and(|host| service.is_covered_by(host, namespace(rule)))
 }
 
 /// Among rules of one namespace, those of the host that is nearest to the service, merged.

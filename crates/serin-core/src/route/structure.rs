@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use serde_json::{Map, Value, json};
 
-use super::host::{ServiceName, resolve};
+use super::host::ServiceName;
 use super::json::{list, namespace, present, text, texts};
 use super::patch::{Guard, Patch, annotation_path};
 use super::problem::{Place, RouteProblem};
@@ -133,8 +133,7 @@ pub fn in_mesh(vs: &Value) -> bool {
 
 /// Whether one of its hosts is the service itself: only then are calls to the service's name routed by it.
 pub fn serves(vs: &Value, service: &ServiceName) -> bool {
-    let fqdn = service.fqdn();
-    texts(vs, "/spec/hosts").any(|host| super::host::covers(&resolve(host, namespace(vs)), &fqdn))
+    texts(vs, "/spec/hosts").any(|host| service.is_covered_by(host, namespace(vs)))
 }
 
 /// The patch that marks a VirtualService with the rollout that was ended.

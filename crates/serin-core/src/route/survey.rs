@@ -244,6 +244,14 @@ pub fn look(vs: &Value, service: &ServiceName, only: Option<&[String]>) -> Surve
     survey
 }
 
+/// Whether an http route sends to the service, with or without subset.
+pub(super) fn sends_to(vs: &Value, service: &ServiceName) -> bool {
+    let entries = list(vs, "/spec/http").iter().flat_map(|route| list(route, "/route"));
+    let mut hosts = entries.filter_map(|entry| text(entry, "/destination/host"));
+    // A destination is a name, never a pattern.
+    hosts.any(|host| !host.starts_with('*') && service.is_covered_by(host, namespace(vs)))
+}
+
 /// A route that sends to the service becomes a split, or problems, or both.
 fn judge(survey: &mut Survey, vs: &Value, service: &ServiceName, at: Box<Place>, read: ReadRoute, shadowed_by: Option<usize>) {
     survey.problems.extend(read.bad.into_iter().map(|(_, problem)| problem));

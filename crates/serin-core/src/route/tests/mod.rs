@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod companions;
+mod indexes;
 mod neighbours;
 mod networks;
 mod owners;

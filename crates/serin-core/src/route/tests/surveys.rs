@@ -276,6 +276,14 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
+    fn a_host_is_covered_as_its_resolved_name_is(host in r"\*?([a-cA-C]{0,3}\.?){0,3}(\.svc\.cluster\.local|local|svc)?", name in "[a-c]{1,2}", namespace in "[a-c]{1,2}", of in "[a-c]{1,2}") {
+        let service = ServiceName::new(name, namespace);
+        for host in [host.as_str(), &service.fqdn(), &service.name, &alloc::format!("*{}", &service.fqdn()[1..]), "*"] {
+            prop_assert_eq!(service.is_covered_by(host, &of), covers(&resolve(host, &of), &service.fqdn()), "{} in {}", host, of);
+        }
+    }
+
+    #[test]
     fn no_json_makes_anything_panic(mut object in any_json(), http in any_json(), other in any_json()) {
         use super::super::{Guard, abort, add_destination, bind_mesh, companion, conflict, mark, owner, remove_destination, rules, set_share, split_plain};
         use crate::units::Weight;
