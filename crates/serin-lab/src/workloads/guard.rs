@@ -96,7 +96,9 @@ async fn supervise(args: &[OsString]) -> std::io::Result<u8> {
     let mut usr2 = signal(SignalKind::user_defined2())?;
 
     // The parent-death signal is bound to the thread that forks: this one, which lives as long as the process.
-    let mut child = tokio::process::Command::new(std::env::current_exe()?)
+    // On Linux the link leads to this very program, even when the file has been replaced since.
+    let itself = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
+    let mut child = tokio::process::Command::new(itself)
         .arg(SUBCOMMAND)
         .arg(BECOME)
         .arg(std::process::id().to_string())

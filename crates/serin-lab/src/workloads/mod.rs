@@ -16,6 +16,7 @@ pub mod object;
 pub mod queue;
 pub mod replicaset;
 pub mod sample;
+pub mod unsupported;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -48,6 +48,8 @@ enum Work {
     ReplicaSet(Key),
     Service(Key),
     Job(Key),
+    CronJob(Key),
+    Autoscaler(Key),
     Namespace(String),
     Collect(Key),
 }
@@ -109,7 +111,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
     let mut queue = Queue::default();
     let mut owners = Owners::default();
     let mut watch = start(&context, &mut queue, &mut owners);
-    loop {
+    while !stop.is_cancelled() {
         // Take in all that has happened before acting on any of it.
         loop {
             match next_now(&mut watch).await {
@@ -122,6 +124,8 @@ pub async fn run(context: Context, stop: CancellationToken) {
         if let Some(work) = queue.pop() {
             let requeue = perform(&context, &mut owners, &work, watch.version());
             queue.schedule(work, requeue);
+            // Others write too, and the next look should see it.
+            tokio::task::yield_now().await;
             continue;
         }
         let due = queue.next_due();
@@ -139,9 +143,6 @@ pub async fn run(context: Context, stop: CancellationToken) {
                 Err(_) => watch = start(&context, &mut queue, &mut owners),
             },
             () = timer => {}
-        }
-        if stop.is_cancelled() {
-            return;
         }
     }
 }
@@ -240,6 +241,8 @@ fn enqueue(context: &Context, queue: &mut Queue, key: &Key, object: &Value) {
                 queue.push(Work::Service(Key::namespaced("", "services", place, service)));
             }
         }
+        ("batch", "cronjobs") => queue.push(Work::CronJob(key.clone())),
+        ("autoscaling", "horizontalpodautoscalers") => queue.push(Work::Autoscaler(key.clone())),
         ("batch", "jobs") => queue.push(Work::Job(key.clone())),
         ("", "namespaces") => queue.push(Work::Namespace(key.name.clone())),
         _ => {}
@@ -268,6 +271,14 @@ fn perform(context: &Context, owners: &mut Owners, work: &Work, seen: u64) -> Re
         Work::ReplicaSet(key) => super::replicaset::reconcile(context, key),
         Work::Service(key) => super::endpoints::reconcile(context, key),
         Work::Job(key) => super::job::reconcile(context, key),
+        Work::CronJob(key) => {
+            super::unsupported::cron_job(context, key);
+            Requeue::No
+        }
+        Work::Autoscaler(key) => {
+            super::unsupported::autoscaler(context, key);
+            Requeue::No
+        }
         Work::Namespace(name) => super::namespace::reconcile(context, name),
         Work::Collect(key) => super::gc::reconcile(context, owners, key, seen),
     }

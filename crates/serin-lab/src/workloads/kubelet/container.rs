@@ -119,6 +119,8 @@ enum Stop {
     Exited(Exit),
     Ordered,
     Failed { which: &'static str, grace: Option<Duration> },
+    /// The pod names another image for it now.
+    Changed,
 }
 
 struct Running {
@@ -136,9 +138,11 @@ impl Container {
             if *self.order.borrow() != Order::Run {
                 return self.never_started();
             }
+            let mut changed = false;
             let end = match self.start().await {
                 Ok(mut running) => {
                     let stop = self.watch(&mut running).await;
+                    changed = matches!(stop, Stop::Changed);
                     self.finish(running, stop).await
                 }
                 Err(Refused::Config { reason, message }) => {
@@ -157,7 +161,7 @@ impl Container {
             };
             let finished = Instant::now();
             let code = end.code;
-            if *self.order.borrow() != Order::Run || !self.restarts_after(code) {
+            if *self.order.borrow() != Order::Run || !(changed || self.restarts_after(code)) {
                 self.states.set(self.slot, |s| {
                     s.state = State::Terminated(end);
                     (s.ready, s.started) = (false, false);
@@ -168,7 +172,7 @@ impl Container {
                 s.state = State::Terminated(end.clone());
                 (s.ready, s.started) = (false, false);
             });
-            let wait = backoff.after(finished);
+            let wait = if changed { Duration::ZERO } else { backoff.after(finished) };
             if !wait.is_zero() && !self.back_off(end.clone(), finished + wait, wait).await {
                 return Some(code);
             }
@@ -364,12 +368,17 @@ impl Container {
 
     /// Watches the running container until it ends or is to end.
     async fn watch(&mut self, running: &mut Running) -> Stop {
-        let mut order = self.order.clone();
+        let (mut order, mut pod) = (self.order.clone(), self.pod.clone());
         let this = &*self;
+        let another = async {
+            // The sender is gone: so is the pod, and the order says it.
+            let _ = pod.wait_for(|pod| this.image_in(pod) != text(&this.spec, "/image")).await;
+        };
         tokio::select! {
             biased;
             exit = running.process.wait() => Stop::Exited(exit),
             () = until_ending(&mut order) => Stop::Ordered,
+            () = another => Stop::Changed,
             (which, grace) = this.health(&running.env, &running.player) => Stop::Failed { which, grace },
         }
     }
@@ -482,6 +491,12 @@ impl Container {
         }
     }
 
+    /// The image that a pod names for this container.
+    fn image_in<'a>(&'a self, pod: &'a Value) -> &'a str {
+        let all = items(pod, "/spec/containers").iter().chain(items(pod, "/spec/initContainers"));
+        all.into_iter().find(|c| text(c, "/name") == self.name()).map_or(text(&self.spec, "/image"), |c| text(c, "/image"))
+    }
+
     /// Brings a container that stops to its end, and says how it ended.
     async fn finish(&mut self, mut running: Running, stop: Stop) -> End {
         let exit = match stop {
@@ -496,6 +511,17 @@ impl Container {
                         self.end_in_order(&mut running, None).await
                     }
                 }
+            }
+            Stop::Changed => {
+                let pod = self.pod();
+                self.tell(&pod, "Killing", &format!("Container {} definition changed, will be restarted", self.name()));
+                self.states.set(self.slot, |s| s.ready = false);
+                let grace = Duration::from_secs(super::super::object::grace_seconds(&pod));
+                let exit = self.end_in_order(&mut running, Some(Instant::now() + grace)).await;
+                let image = self.image_in(&pod).to_owned();
+                self.states.set(self.slot, |s| s.image.clone_from(&image));
+                self.spec["image"] = image.into();
+                exit
             }
             Stop::Failed { which, grace } => {
                 let pod = self.pod();

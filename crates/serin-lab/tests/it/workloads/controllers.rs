@@ -331,3 +331,42 @@ async fn a_namespace_goes_when_all_in_it_is_gone() {
         assert_eq!(world.store.list(&resource, Some("default")).0.len(), 0, "{resource}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_world_at_rest_writes_nothing() {
+    let world = world(&[]);
+    world.store.create(&Key::namespaced("autoscaling", "horizontalpodautoscalers", "default", "h"), json!({"spec": {"scaleTargetRef": {"name": "d"}}})).unwrap();
+    world.store.create(&Key::namespaced("batch", "cronjobs", "default", "c"), json!({"spec": {"schedule": "* * * * *"}})).unwrap();
+    world.store.create(&service("my-app"), my_service()).unwrap();
+    world.store.create(&deployments("d"), deployment("d", "v1", 3)).unwrap();
+    until_rolled_out(&world.store, "d").await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let version = world.store.version();
+    tokio::time::sleep(LONG).await;
+    assert_eq!(world.store.version(), version);
+    let events = list(&world.store, "", "events");
+    assert!(events.iter().any(|e| e["reason"] == "NotSupported" && e["involvedObject"]["kind"] == "CronJob"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn scaling_in_the_middle_of_a_rollout_grows_both_versions_and_still_ends() {
+    let never = Manner { ready_after: None, ends_after: Duration::from_secs(1) };
+    let world = world(&[("registry/d:bad", never)]);
+    let mut d = deployment("d", "v1", 10);
+    d["spec"]["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}});
+    world.store.create(&deployments("d"), d).unwrap();
+    until_rolled_out(&world.store, "d").await;
+    change(&world.store, &deployments("d"), Write::Spec, |d| d["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/d:bad".into());
+    let sizes = || {
+        let mut all: Vec<i64> = list(&world.store, "apps", "replicasets").iter().map(|s| s["spec"]["replicas"].as_i64().unwrap()).collect();
+        all.sort_unstable();
+        all
+    };
+    // The example of Kubernetes' documentation: 8 and 5 of 10 become 11 and 7 of 15.
+    until(&world.store, "stuck at 8 and 5", LONG, || (sizes() == [5, 8]).then_some(())).await;
+    change(&world.store, &deployments("d"), Write::Spec, |d| d["spec"]["replicas"] = 15.into());
+    until(&world.store, "11 and 7", LONG, || (sizes() == [7, 11]).then_some(())).await;
+    change(&world.store, &deployments("d"), Write::Spec, |d| d["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/d:v1".into());
+    until_rolled_out(&world.store, "d").await;
+    assert_eq!(sizes(), [0, 15]);
+}

@@ -278,6 +278,21 @@ async fn a_pod_of_several_containers_is_ready_when_all_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_image_in_a_running_pod_restarts_its_container() {
+    let lab = Lab::start(false, &[]);
+    let mut container = app("x:v1");
+    container["env"] = json!([{"name": "DRAIN", "value": "0"}]);
+    let key = Key::namespaced("", "pods", "default", "p");
+    lab.store.create(&key, json!({"spec": {"containers": [container]}})).unwrap();
+    lab.until_pod(&key, "ready", is_ready).await;
+    change(&lab.store, &key, Write::Spec, |p| p["spec"]["containers"][0]["image"] = "x:v2".into());
+    let pod = lab.until_pod(&key, "restarted", |p| p["status"]["containerStatuses"][0]["restartCount"] == 1 && is_ready(p)).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["image"], "x:v2");
+    assert!(get(address(&pod, 8080), "/").await.unwrap().contains("x-version: v2"));
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_crash_is_restarted_at_once_and_then_with_back_off() {
     let lab = Lab::start(false, &[]);
     let mut container = app("x:v1");
