@@ -19,3 +19,4 @@ pub mod reason;
 pub mod action;
 pub mod decide;
 pub mod stats;
+pub mod binomial;
