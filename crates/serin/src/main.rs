@@ -1,2 +1,7 @@
-//! Starts `lib.rs`; deliberately holds nothing else.
-fn main() {}
+//! Starts the library, and nothing else.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    serin::main()
+}

@@ -1,0 +1,165 @@
+//! The commands, as clap knows them, and the way into each.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::Path;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::cluster::ClusterArgs;
+use crate::cmd;
+use crate::exit::{Exit, Failure};
+use crate::out;
+
+/// Releases new versions on Kubernetes and Istio to a few users first, watches them, and then promotes or takes them back.
+#[derive(Parser, Debug)]
+#[command(
+    name = "serin",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done; 1 the answer is no; 2 no answer (wrong usage, bad input, out of reach); 130 interrupted.\n\nExamples:\n  serin demo                a canary on this machine, from beginning to end\n  serin lab up              a small mesh on this machine, for kubectl\n  serin status my-app -w    watch a release\n  serin abort my-app        all traffic back to stable, at once"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    /// When to colour the output; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", global = true, help_heading = "Output")]
+    pub(crate) color: out::Color,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// A canary on this machine, from beginning to end, with a real Envoy
+    Demo(crate::demo::DemoArgs),
+    /// A small mesh on this machine: a Kubernetes API, pods as processes, a real Envoy
+    Lab(cmd::lab::LabArgs),
+    /// Print the manifests that a cluster needs
+    Install(cmd::install::InstallArgs),
+    /// Run the controller
+    Controller(cmd::controller::ControllerArgs),
+    /// List releases
+    Get(cmd::get::GetArgs),
+    /// What a release does now, measured, and what comes next
+    Status(cmd::status::StatusArgs),
+    /// Why a release does what it does, and what would change it
+    Why(cmd::why::WhyArgs),
+    /// Wait until a release is promoted, paused or rolled back
+    Wait(cmd::wait::WaitArgs),
+    /// Leave this step or pause now, or all of them
+    Promote(cmd::request::PromoteArgs),
+    /// Stay at this weight until resumed
+    Pause(cmd::request::PauseArgs),
+    /// Go on after a pause
+    Resume(cmd::request::ResumeArgs),
+    /// Take the canary back: all traffic to stable, at once
+    Abort(cmd::abort::AbortArgs),
+    /// Try a version again that was taken back
+    Retry(cmd::request::RetryArgs),
+    /// The last rollouts: versions, outcome, why, what each served
+    History(cmd::history::HistoryArgs),
+    /// Send bounded traffic and test the measured split against the weights
+    Verify(cmd::verify::VerifyArgs),
+    /// Print completions for a shell
+    Completions(cmd::completions::CompletionsArgs),
+}
+
+/// Runs what the arguments of this process say.
+pub(crate) fn run() -> Exit {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let matches = match command_for(args.first()).try_get_matches_from(&args) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match start(cli) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            out::talk(failure.text().trim_end());
+            failure.exit
+        }
+    }
+}
+
+/// The command under the name it was called by: `kubectl-serin` is kubectl's plugin, whose help says `kubectl serin`.
+pub(crate) fn command_for(program: Option<&OsString>) -> clap::Command {
+    let name = program.and_then(|p| Path::new(p).file_stem()).map(|n| n.to_string_lossy().into_owned());
+    let command = Cli::command();
+    if name.as_deref().is_some_and(|n| n.starts_with("kubectl-serin")) { command.bin_name("kubectl serin") } else { command.bin_name("serin") }
+}
+
+fn usage(error: &clap::Error) -> Exit {
+    let text = error.render();
+    if error.use_stderr() {
+        out::talk(text.to_string().trim_end());
+        return Exit::NoAnswer;
+    }
+    // Help and version were asked for: they are the answer.
+    let _ = std::io::stdout().write_all(text.to_string().as_bytes());
+    Exit::Done
+}
+
+fn start(cli: Cli) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+    let exit = runtime.block_on(dispatch(cli));
+    // Tasks that hang on a socket must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    exit
+}
+
+async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    let Cli { cluster, color, command } = cli;
+    match command {
+        // These end on Ctrl-C by themselves, as they have something to end.
+        Command::Demo(args) => crate::demo::run(args).await,
+        Command::Lab(args) => cmd::lab::run(args).await,
+        Command::Controller(args) => cmd::controller::run(args, &cluster).await,
+        Command::Completions(args) => cmd::completions::run(&args),
+        Command::Install(args) => cmd::install::run(&args, &cluster),
+        other => tokio::select! {
+            outcome = ask(other, cluster, color) => outcome,
+            () = interrupted() => Ok(Exit::Interrupted),
+        },
+    }
+}
+
+async fn ask(command: Command, cluster: ClusterArgs, color: out::Color) -> Result<Exit, Failure> {
+    match command {
+        Command::Get(args) => cmd::get::run(args, &cluster).await,
+        Command::Status(args) => cmd::status::run(args, &cluster, out::coloured(color)).await,
+        Command::Why(args) => cmd::why::run(args, &cluster).await,
+        Command::Wait(args) => cmd::wait::run(args, &cluster).await,
+        Command::Promote(args) => cmd::request::promote(args, &cluster).await,
+        Command::Pause(args) => cmd::request::pause(args, &cluster).await,
+        Command::Resume(args) => cmd::request::resume(args, &cluster).await,
+        Command::Retry(args) => cmd::request::retry(args, &cluster).await,
+        Command::Abort(args) => cmd::abort::run(args, &cluster).await,
+        Command::History(args) => cmd::history::run(args, &cluster).await,
+        Command::Verify(args) => cmd::verify::run(args, &cluster).await,
+        Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Install(_) => {
+            Err(Failure::new("this command does not run here"))
+        }
+    }
+}
+
+/// Ends when the person presses Ctrl-C, the terminal is gone, or somebody asks politely.
+pub(crate) async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals = Vec::new();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        if let Ok(stream) = signal(kind) {
+            signals.push(stream);
+        }
+    }
+    if signals.is_empty() {
+        return std::future::pending().await;
+    }
+    let waits = signals.iter_mut().map(|s| Box::pin(s.recv()));
+    futures::future::select_all(waits).await;
+}

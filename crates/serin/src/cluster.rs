@@ -1,0 +1,162 @@
+//! The way to a cluster: kubectl's flags in, a client out, and errors in words that name what to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use kube::api::{Api, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
+use serin_api::CanaryRelease;
+
+use crate::exit::Failure;
+
+/// How to reach the cluster, as kubectl has it.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ClusterArgs {
+    /// The kubeconfig to use [default: KUBECONFIG, else ~/.kube/config]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Cluster")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig to use
+    #[arg(long, value_name = "NAME", global = true, help_heading = "Cluster")]
+    pub(crate) context: Option<String>,
+    /// Act as this user
+    #[arg(long = "as", value_name = "USER", global = true, help_heading = "Cluster")]
+    pub(crate) impersonate: Option<String>,
+    /// The namespace [default: the context's]
+    #[arg(short = 'n', long, value_name = "NAME", global = true, help_heading = "Cluster")]
+    pub(crate) namespace: Option<String>,
+}
+
+/// A client, and the namespace that commands work in.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    /// The client.
+    pub(crate) client: Client,
+    /// The namespace of `-n`, else the context's.
+    pub(crate) namespace: String,
+    /// Whom the cluster takes the caller for, as far as the kubeconfig says; for requests and their history.
+    pub(crate) user: String,
+    /// The server, for messages.
+    pub(crate) server: String,
+}
+
+/// A person does not wait longer for a cluster that does not answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl ClusterArgs {
+    /// Reads the kubeconfig and makes a client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// No kubeconfig, or one that cannot be used.
+    pub(crate) async fn connect(&self) -> Result<Cluster, Failure> {
+        let kubeconfig = self.read()?;
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let context = self.context.clone().or_else(|| kubeconfig.current_context.clone());
+        let named = kubeconfig.contexts.iter().find(|c| Some(&c.name) == context.as_ref()).and_then(|c| c.context.as_ref());
+        let user = named.and_then(|c| c.user.clone()).unwrap_or_default();
+        let cluster_name = named.map(|c| c.cluster.clone()).unwrap_or_default();
+        let cluster = kubeconfig.clusters.iter().find(|c| c.name == cluster_name).and_then(|c| c.cluster.as_ref());
+        let proxy = cluster.and_then(|c| c.proxy_url.clone());
+        let contexts: Vec<String> = kubeconfig.contexts.iter().map(|c| c.name.clone()).collect();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| {
+            let failure = Failure::new(format!("cannot use the kubeconfig: {e}"));
+            match &self.context {
+                Some(context) if !contexts.contains(context) => {
+                    Failure::new(format!("the kubeconfig has no context {context}; there is {}", listed(&contexts))).hint("kubectl config get-contexts")
+                }
+                _ => failure.hint("kubectl config view"),
+            }
+        })?;
+        // kube takes HTTPS_PROXY and ignores NO_PROXY, which sends a cluster on this very machine through a proxy.
+        if proxy.is_none() {
+            config.proxy_url = None;
+        }
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        if let Some(user) = &self.impersonate {
+            config.auth_info.impersonate = Some(user.clone());
+        }
+        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config).map_err(|e| Failure::new(format!("cannot make a client for {server}: {e}")))?;
+        let user = self.impersonate.clone().unwrap_or(user);
+        Ok(Cluster { client, namespace, user, server })
+    }
+
+    fn read(&self) -> Result<Kubeconfig, Failure> {
+        match &self.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path).map_err(|e| Failure::new(format!("cannot read kubeconfig {}: {e}", path.display())).hint("serin lab status")),
+            None => Kubeconfig::read().map_err(|e| {
+                Failure::new(format!("no cluster to talk to: {e}")).hint("set KUBECONFIG or --kubeconfig, or start a cluster on this machine: serin lab up")
+            }),
+        }
+    }
+}
+
+impl Cluster {
+    /// CanaryReleases of the namespace.
+    pub(crate) fn releases(&self) -> Api<CanaryRelease> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The release of that name.
+    ///
+    /// # Errors
+    /// It is not there, and which are; or the cluster does not answer.
+    pub(crate) async fn release(&self, name: &str) -> Result<CanaryRelease, Failure> {
+        let api = self.releases();
+        match api.get_opt(name).await {
+            Ok(Some(release)) => Ok(release),
+            Ok(None) => {
+                let all = api.list(&ListParams::default()).await.map_err(|e| self.failed(&format!("list CanaryReleases in namespace {}", self.namespace), &e))?;
+                let names: Vec<String> = all.iter().map(ResourceExt::name_any).collect();
+                Err(Failure::new(format!("no CanaryRelease {name} in namespace {}; there is {}", self.namespace, listed(&names))).hint(if names.is_empty() { "serin get -A" } else { "serin get" }))
+            }
+            Err(e) => Err(self.failed(&format!("read CanaryRelease {}/{name}", self.namespace), &e)),
+        }
+    }
+
+    /// A failed call in words: what was tried, why it failed, and what to type.
+    pub(crate) fn failed(&self, tried: &str, error: &kube::Error) -> Failure {
+        match error {
+            kube::Error::Api(status) if status.code == 403 => {
+                Failure::new(format!("cannot {tried}: {}", status.message)).hint(format!("kubectl auth can-i --list -n {}", self.namespace))
+            }
+            kube::Error::Api(status) if status.code == 401 => {
+                Failure::new(format!("cannot {tried}: {} does not know the credentials of the kubeconfig", self.server)).hint("kubectl auth whoami")
+            }
+            kube::Error::Api(status) if status.code == 404 && status.reason.is_empty() || matches!(error, kube::Error::Api(s) if s.code == 404 && s.message.contains("page not found")) => {
+                Failure::new(format!("cannot {tried}: {} does not know the kind CanaryRelease ({})", self.server, status_text(error))).hint("serin install | kubectl apply -f -")
+            }
+            kube::Error::Api(status) => Failure::new(format!("cannot {tried}: {}", status.message)),
+            _ => Failure::new(format!("cannot {tried}: {} does not answer: {}", self.server.trim_end_matches('/'), chain(error))).hint("kubectl cluster-info"),
+        }
+    }
+}
+
+fn status_text(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error { format!("{} {}", status.code, status.message.trim()) } else { String::new() }
+}
+
+/// An error with its causes, each once.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// `a, b and c`; `none`.
+pub(crate) fn listed(names: &[String]) -> String {
+    match names {
+        [] => "none".to_string(),
+        [one] => one.clone(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
