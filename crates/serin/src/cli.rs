@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::cluster::ClusterArgs;
+use crate::cluster::On;
 use crate::cmd;
 use crate::exit::{Exit, Failure};
 use crate::out;
@@ -21,8 +21,6 @@ use crate::out;
     after_help = "Exit codes: 0 done; 1 the answer is no; 2 no answer (wrong usage, bad input, out of reach); 130 interrupted.\n\nExamples:\n  serin demo                a canary on this machine, from beginning to end\n  serin lab up              a small mesh on this machine, for kubectl\n  serin status my-app -w    watch a release\n  serin abort my-app        all traffic back to stable, at once"
 )]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) cluster: ClusterArgs,
     /// When to colour the output; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", global = true, help_heading = "Output")]
     pub(crate) color: out::Color,
@@ -40,29 +38,29 @@ pub(crate) enum Command {
     /// Print the manifests that a cluster needs
     Install(cmd::install::InstallArgs),
     /// Run the controller
-    Controller(cmd::controller::ControllerArgs),
+    Controller(On<cmd::controller::ControllerArgs>),
     /// List releases
-    Get(cmd::get::GetArgs),
+    Get(On<cmd::get::GetArgs>),
     /// What a release does now, measured, and what comes next
-    Status(cmd::status::StatusArgs),
+    Status(On<cmd::status::StatusArgs>),
     /// Why a release does what it does, and what would change it
-    Why(cmd::why::WhyArgs),
+    Why(On<cmd::why::WhyArgs>),
     /// Wait until a release is promoted, paused or rolled back
-    Wait(cmd::wait::WaitArgs),
+    Wait(On<cmd::wait::WaitArgs>),
     /// Leave this step or pause now, or all of them
-    Promote(cmd::request::PromoteArgs),
+    Promote(On<cmd::request::PromoteArgs>),
     /// Stay at this weight until resumed
-    Pause(cmd::request::PauseArgs),
+    Pause(On<cmd::request::PauseArgs>),
     /// Go on after a pause
-    Resume(cmd::request::ResumeArgs),
+    Resume(On<cmd::request::ResumeArgs>),
     /// Take the canary back: all traffic to stable, at once
-    Abort(cmd::abort::AbortArgs),
+    Abort(On<cmd::abort::AbortArgs>),
     /// Try a version again that was taken back
-    Retry(cmd::request::RetryArgs),
+    Retry(On<cmd::request::RetryArgs>),
     /// The last rollouts: versions, outcome, why, what each served
-    History(cmd::history::HistoryArgs),
+    History(On<cmd::history::HistoryArgs>),
     /// Send bounded traffic and test the measured split against the weights
-    Verify(cmd::verify::VerifyArgs),
+    Verify(On<cmd::verify::VerifyArgs>),
     /// Print completions for a shell
     Completions(cmd::completions::CompletionsArgs),
 }
@@ -114,34 +112,34 @@ fn start(cli: Cli) -> Result<Exit, Failure> {
 }
 
 async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
-    let Cli { cluster, color, command } = cli;
+    let Cli { color, command } = cli;
     match command {
         // These end on Ctrl-C by themselves, as they have something to end.
         Command::Demo(args) => crate::demo::run(args).await,
         Command::Lab(args) => cmd::lab::run(args).await,
-        Command::Controller(args) => cmd::controller::run(args, &cluster).await,
+        Command::Controller(args) => cmd::controller::run(args.args, &args.cluster).await,
         Command::Completions(args) => cmd::completions::run(&args),
-        Command::Install(args) => cmd::install::run(&args, &cluster),
+        Command::Install(args) => cmd::install::run(&args),
         other => tokio::select! {
-            outcome = ask(other, cluster, color) => outcome,
+            outcome = ask(other, color) => outcome,
             () = interrupted() => Ok(Exit::Interrupted),
         },
     }
 }
 
-async fn ask(command: Command, cluster: ClusterArgs, color: out::Color) -> Result<Exit, Failure> {
+async fn ask(command: Command, color: out::Color) -> Result<Exit, Failure> {
     match command {
-        Command::Get(args) => cmd::get::run(args, &cluster).await,
-        Command::Status(args) => cmd::status::run(args, &cluster, out::coloured(color)).await,
-        Command::Why(args) => cmd::why::run(args, &cluster).await,
-        Command::Wait(args) => cmd::wait::run(args, &cluster).await,
-        Command::Promote(args) => cmd::request::promote(args, &cluster).await,
-        Command::Pause(args) => cmd::request::pause(args, &cluster).await,
-        Command::Resume(args) => cmd::request::resume(args, &cluster).await,
-        Command::Retry(args) => cmd::request::retry(args, &cluster).await,
-        Command::Abort(args) => cmd::abort::run(args, &cluster).await,
-        Command::History(args) => cmd::history::run(args, &cluster).await,
-        Command::Verify(args) => cmd::verify::run(args, &cluster).await,
+        Command::Get(args) => cmd::get::run(args.args, &args.cluster).await,
+        Command::Status(args) => cmd::status::run(args.args, &args.cluster, out::coloured(color)).await,
+        Command::Why(args) => cmd::why::run(args.args, &args.cluster).await,
+        Command::Wait(args) => cmd::wait::run(args.args, &args.cluster).await,
+        Command::Promote(args) => cmd::request::promote(args.args, &args.cluster).await,
+        Command::Pause(args) => cmd::request::pause(args.args, &args.cluster).await,
+        Command::Resume(args) => cmd::request::resume(args.args, &args.cluster).await,
+        Command::Retry(args) => cmd::request::retry(args.args, &args.cluster).await,
+        Command::Abort(args) => cmd::abort::run(args.args, &args.cluster).await,
+        Command::History(args) => cmd::history::run(args.args, &args.cluster).await,
+        Command::Verify(args) => cmd::verify::run(args.args, &args.cluster).await,
         Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Install(_) => {
             Err(Failure::new("this command does not run here"))
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use kube::api::{Api, ListParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config, ResourceExt};
 use serin_api::CanaryRelease;
 
@@ -15,17 +15,26 @@ use crate::exit::Failure;
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct ClusterArgs {
     /// The kubeconfig to use [default: KUBECONFIG, else ~/.kube/config]
-    #[arg(long, value_name = "FILE", global = true, help_heading = "Cluster")]
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig to use
-    #[arg(long, value_name = "NAME", global = true, help_heading = "Cluster")]
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
     pub(crate) context: Option<String>,
     /// Act as this user
-    #[arg(long = "as", value_name = "USER", global = true, help_heading = "Cluster")]
+    #[arg(long = "as", value_name = "USER", help_heading = "Cluster")]
     pub(crate) impersonate: Option<String>,
     /// The namespace [default: the context's]
-    #[arg(short = 'n', long, value_name = "NAME", global = true, help_heading = "Cluster")]
+    #[arg(short = 'n', long, value_name = "NAME", help_heading = "Cluster")]
     pub(crate) namespace: Option<String>,
+}
+
+/// A command's own arguments, beside those that reach the cluster.
+#[derive(Args, Debug)]
+pub(crate) struct On<T: Args> {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) args: T,
 }
 
 /// A client, and the namespace that commands work in.
@@ -85,11 +94,19 @@ impl ClusterArgs {
 
     fn read(&self) -> Result<Kubeconfig, Failure> {
         match &self.kubeconfig {
-            Some(path) => Kubeconfig::read_from(path).map_err(|e| Failure::new(format!("cannot read kubeconfig {}: {e}", path.display())).hint("serin lab status")),
+            Some(path) => Kubeconfig::read_from(path).map_err(|e| Failure::new(why_unread(&e)).hint("serin lab status")),
             None => Kubeconfig::read().map_err(|e| {
-                Failure::new(format!("no cluster to talk to: {e}")).hint("set KUBECONFIG or --kubeconfig, or start a cluster on this machine: serin lab up")
+                let hint = "set KUBECONFIG or --kubeconfig, or start a cluster on this machine: serin lab up";
+                Failure::new(format!("no cluster to talk to: {}", why_unread(&e))).hint(hint)
             }),
         }
+    }
+}
+
+fn why_unread(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(cause, path) => format!("cannot read kubeconfig {}: {cause}", path.display()),
+        other => format!("cannot read the kubeconfig: {}", chain(other)),
     }
 }
 

@@ -5,7 +5,6 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cluster::ClusterArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
 
@@ -21,22 +20,22 @@ pub(crate) struct InstallArgs {
     /// The controller's image
     #[arg(long, value_name = "IMAGE", required_unless_present = "crds")]
     image: Option<String>,
+    /// Where the controller lives
+    #[arg(short = 'n', long, value_name = "NAME", default_value = "serin-system")]
+    namespace: String,
     /// Releases of this namespace only: a Role there, and no ClusterRole
     #[arg(long, value_name = "NAME")]
     watch_namespace: Option<String>,
 }
 
-/// Where the controller lives unless `-n` says otherwise.
-const NAMESPACE: &str = "serin-system";
-
 /// Prints them.
-pub(crate) fn run(args: &InstallArgs, cluster: &ClusterArgs) -> Outcome {
+pub(crate) fn run(args: &InstallArgs) -> Outcome {
     out::answer(&serin_api::crds())?;
     if args.crds {
         return Ok(Exit::Done);
     }
     let image = args.image.as_deref().unwrap_or_default();
-    let namespace = cluster.namespace.as_deref().unwrap_or(NAMESPACE);
+    let namespace = args.namespace.as_str();
     for object in manifests(image, namespace, args.watch_namespace.as_deref()) {
         let yaml = serde_saphyr::to_string(&object).map_err(|e| Failure::new(format!("cannot write YAML: {e}")))?;
         out::answer(&format!("---\n{yaml}"))?;
