@@ -1,0 +1,71 @@
+//! The demo's objects: the example files, embedded, and how they get into a cluster.
+
+use kube::api::{Api, DynamicObject, PostParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::pinned_kind;
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::exit::Failure;
+
+/// The version that serves, and the Service.
+pub(crate) const V1: &str = include_str!("../../../../examples/article/my-app-v1.yaml");
+/// The version on trial.
+pub(crate) const V2: &str = include_str!("../../../../examples/article/my-app-v2.yaml");
+/// The subsets.
+pub(crate) const DESTINATION_RULE: &str = include_str!("../../../../examples/article/my-app-destination-rule.yaml");
+/// The split.
+pub(crate) const VIRTUAL_SERVICE: &str = include_str!("../../../../examples/article/my-app-virtual-service.yaml");
+/// The release.
+pub(crate) const RELEASE: &str = include_str!("../../../../examples/demo/canary-release.yaml");
+/// The version with a fault.
+pub(crate) const V3: &str = include_str!("../../../../examples/demo/my-app-v3.yaml");
+
+/// Who the demo is in managed fields: a person at a keyboard, and not Serin.
+pub(crate) const MANAGER: &str = "serin-demo";
+
+/// The objects of a file.
+///
+/// # Errors
+/// It is no YAML.
+pub(crate) fn read(text: &str) -> Result<Vec<Value>, Failure> {
+    serde_saphyr::from_multiple(text).map_err(|e| Failure::new(format!("cannot read a file of the demo: {e}")))
+}
+
+/// The faulty version, with another share of errors and a seed for its draws.
+///
+/// # Errors
+/// The file is not what it is meant to be.
+pub(crate) fn faulty(share: &str, seed: u64) -> Result<Vec<Value>, Failure> {
+    let mut objects = read(V3)?;
+    let env = objects.iter_mut().find_map(|o| o.pointer_mut("/spec/template/spec/containers/0/env")).and_then(Value::as_array_mut);
+    let env = env.ok_or_else(|| Failure::new("my-app-v3.yaml has no environment"))?;
+    for variable in env.iter_mut().filter(|v| v["name"] == "ERROR_RATE") {
+        variable["value"] = share.into();
+    }
+    env.push(serde_json::json!({"name": "SEED", "value": seed.to_string()}));
+    Ok(objects)
+}
+
+/// Makes the objects, in order.
+///
+/// # Errors
+/// The cluster refuses one.
+pub(crate) async fn create(cluster: &Cluster, objects: &[Value]) -> Result<(), Failure> {
+    for object in objects {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string();
+        let (api_version, kind, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
+        let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
+        let tried = format!("create {kind} {name}");
+        let (resource, capabilities) =
+            pinned_kind(&cluster.client, &GroupVersionKind::gvk(group, version, &kind)).await.map_err(|e| cluster.failed(&format!("find kind {kind}"), &e))?;
+        let api: Api<DynamicObject> = match capabilities.scope {
+            kube::discovery::Scope::Namespaced => Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &resource),
+            kube::discovery::Scope::Cluster => Api::all_with(cluster.client.clone(), &resource),
+        };
+        let parsed: DynamicObject = serde_json::from_value(object.clone()).map_err(|e| Failure::new(format!("cannot {tried}: {e}")))?;
+        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+        api.create(&params, &parsed).await.map_err(|e| cluster.failed(&tried, &e))?;
+    }
+    Ok(())
+}
