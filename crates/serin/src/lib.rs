@@ -8,6 +8,7 @@ mod cmd;
 mod demo;
 mod exit;
 mod istio;
+mod lab;
 mod out;
 mod split;
 mod view;

@@ -1,15 +1,171 @@
-//! `serin controller`: the loop that carries releases out.
+//! `serin controller`: the loop that carries releases out, in a cluster or beside one.
 
-use clap::Args;
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::cluster::ClusterArgs;
-use crate::exit::{Failure, Outcome};
+use clap::{Args, ValueEnum};
+use kube::{Client, Config as KubeConfig};
+use serin_controller::{Config, Source};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Cluster, ClusterArgs};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::out;
 
 /// Run the controller
 #[derive(Args, Debug)]
-pub(crate) struct ControllerArgs {}
+#[command(
+    after_help = "Uses the kubeconfig, or in a pod the pod's own account. --namespace limits it to one namespace.\nSIGTERM and Ctrl-C let the looks that are under way end; traffic stays exactly where it is.\n\nExit codes: 0 ended as asked; 2 it could not start; 130 interrupted.\n\nExamples:\n  serin controller\n  serin controller --namespace shop --log json"
+)]
+pub(crate) struct ControllerArgs {
+    /// Where requests are counted: proxies reads Istio's proxies themselves
+    #[arg(long, value_enum, value_name = "SOURCE", default_value = "proxies")]
+    source: SourceKind,
+    /// The port where proxies show their metrics
+    #[arg(long, value_name = "PORT", default_value = "15090")]
+    proxies_port: u16,
+    /// How log lines are written
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    log: LogFormat,
+}
 
-/// Runs it.
-pub(crate) async fn run(_args: ControllerArgs, _cluster: &ClusterArgs) -> Outcome {
-    Err(Failure::new("not there yet"))
+/// Sources of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SourceKind {
+    Proxies,
+}
+
+/// Forms of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl ControllerArgs {
+    fn config(&self, namespace: Option<String>) -> Config {
+        let source = match self.source {
+            SourceKind::Proxies => Source::Proxies { port: self.proxies_port },
+        };
+        Config { source, ..config(namespace) }
+    }
+}
+
+/// Istio's port of a proxy's own metrics.
+const PROXIES_PORT: u16 = 15_090;
+
+fn config(namespace: Option<String>) -> Config {
+    Config { clock: Arc::new(jiff::Timestamp::now), namespace, source: Source::Proxies { port: PROXIES_PORT } }
+}
+
+/// Runs until it is told to end.
+pub(crate) async fn run(args: ControllerArgs, cluster: &ClusterArgs) -> Outcome {
+    log_to_stderr(args.log);
+    let client = client(cluster).await?;
+    let stop = CancellationToken::new();
+    let running = serin_controller::run(client, args.config(cluster.namespace.clone()), stop.clone());
+    tokio::pin!(running);
+    let ended = tokio::select! {
+        ended = &mut running => ended,
+        () = crate::cli::interrupted() => { stop.cancel(); running.await }
+    };
+    ended.map_err(|e| Failure::new(format!("the controller cannot start: {}", crate::cluster::chain(&e))).hint("kubectl cluster-info"))?;
+    Ok(Exit::Done)
+}
+
+/// A pod has no kubeconfig; a desk has one.
+async fn client(cluster: &ClusterArgs) -> Result<Client, Failure> {
+    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && cluster.kubeconfig.is_none() && std::env::var_os("KUBECONFIG").is_none();
+    if !in_pod {
+        let Cluster { client, .. } = cluster.connect().await?;
+        return Ok(client);
+    }
+    let mut config = KubeConfig::incluster().map_err(|e| Failure::new(format!("cannot use the pod's account: {e}")))?;
+    config.proxy_url = None;
+    Client::try_from(config).map_err(|e| Failure::new(format!("cannot make a client of the pod's account: {e}")))
+}
+
+/// Log lines go to standard error; `RUST_LOG` chooses which.
+fn log_to_stderr(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let set = match format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none()).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    if let Err(e) = set {
+        out::talk(&format!("serin: no log: {e}"));
+    }
+}
+
+/// A controller that runs beside something else: as a task, or as a process of its own. Either reaches the API by a
+/// kubeconfig and by nothing else.
+pub(crate) struct Running {
+    kind: Kind,
+}
+
+enum Kind {
+    Task { stop: CancellationToken, task: tokio::sync::Mutex<tokio::task::JoinHandle<Result<(), serin_controller::StartError>>> },
+    Process { child: tokio::sync::Mutex<tokio::process::Child>, _held: tokio::process::ChildStdin, pid: u32 },
+}
+
+impl Running {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be used, or the process cannot be started.
+    pub(crate) async fn start(kubeconfig: &Path, external: bool) -> Result<Self, Failure> {
+        if external {
+            return Self::process(kubeconfig);
+        }
+        let Cluster { client, .. } = ClusterArgs { kubeconfig: Some(kubeconfig.to_path_buf()), ..ClusterArgs::default() }.connect().await?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(serin_controller::run(client, config(None), stop.clone()));
+        Ok(Self { kind: Kind::Task { stop, task: tokio::sync::Mutex::new(task) } })
+    }
+
+    fn process(kubeconfig: &Path) -> Result<Self, Failure> {
+        let cannot = |e: std::io::Error| Failure::new(format!("cannot start serin controller: {e}"));
+        let program = std::env::current_exe().map_err(cannot)?;
+        // Under the lab's guard, so that it ends with this process however that ends.
+        let mut command = serin_lab::workloads::guarded(&program, &program, [std::ffi::OsStr::new("controller"), "--kubeconfig".as_ref(), kubeconfig.as_os_str()]);
+        command.env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "warn".into()));
+        let mut child = command.spawn().map_err(cannot)?;
+        let held = child.stdin.take().ok_or_else(|| Failure::new("cannot start serin controller: no pipe"))?;
+        let pid = child.id().unwrap_or_default();
+        Ok(Self { kind: Kind::Process { child: tokio::sync::Mutex::new(child), _held: held, pid } })
+    }
+
+    /// Comes back when it has ended by itself, and says why.
+    pub(crate) async fn ended(&self) -> Failure {
+        match &self.kind {
+            Kind::Task { task, .. } => match (&mut *task.lock().await).await {
+                Ok(Err(e)) => Failure::new(format!("the controller cannot start: {}", crate::cluster::chain(&e))),
+                Ok(Ok(())) => Failure::new("the controller ended before its time"),
+                Err(e) => Failure::new(format!("the controller broke: {e}")),
+            },
+            Kind::Process { child, .. } => match child.lock().await.wait().await {
+                Ok(status) => Failure::new(format!("serin controller ended before its time ({status})")),
+                Err(e) => Failure::new(format!("serin controller is lost: {e}")),
+            },
+        }
+    }
+
+    /// Lets what is under way end, and waits for it.
+    pub(crate) async fn stop(self) {
+        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+        match self.kind {
+            Kind::Task { stop, task } => {
+                stop.cancel();
+                let _ = tokio::time::timeout(PATIENCE, task.into_inner()).await;
+            }
+            Kind::Process { child, _held, pid } => {
+                // The guard passes it on to the controller.
+                if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+                }
+                let _ = tokio::time::timeout(PATIENCE, child.into_inner().wait()).await;
+            }
+        }
+    }
 }
