@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use kube::api::{Api, ListParams};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, Config, ResourceExt};
 use serin_api::CanaryRelease;
 
@@ -148,6 +150,30 @@ impl Cluster {
             kube::Error::Api(status) => Failure::new(format!("cannot {tried}: {}", status.message)),
             _ => Failure::new(format!("cannot {tried}: {} does not answer: {}", self.server.trim_end_matches('/'), chain(error))).hint("kubectl cluster-info"),
         }
+    }
+}
+
+/// A definition is served within moments of its creation.
+const SERVED: Duration = Duration::from_secs(30);
+
+/// Makes the kind known, as `serin install --crds | kubectl apply -f -` does, and waits until it is served.
+///
+/// # Errors
+/// The cluster refuses it.
+pub(crate) async fn define(cluster: &Cluster) -> Result<(), Failure> {
+    let crd = serin_api::crd();
+    let name = crd.metadata.name.clone().unwrap_or_default();
+    let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    match api.create(&PostParams::default(), &crd).await {
+        Ok(_) => {}
+        Err(e) if matches!(&e, kube::Error::Api(s) if s.is_already_exists()) => {}
+        Err(e) => return Err(cluster.failed(&format!("create CustomResourceDefinition {name}"), &e)),
+    }
+    let established = conditions::is_crd_established();
+    match tokio::time::timeout(SERVED, await_condition(api, &name, established)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(e)) => Err(Failure::new(format!("cannot watch CustomResourceDefinition {name}: {}", chain(&e)))),
+        Err(_) => Err(Failure::new(format!("CustomResourceDefinition {name} is not served"))),
     }
 }
 

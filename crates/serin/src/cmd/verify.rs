@@ -54,13 +54,14 @@ const AT_ONCE: usize = 16;
 
 /// Sends, counts and judges.
 pub(crate) async fn run(args: VerifyArgs, cluster: &ClusterArgs) -> Outcome {
+    let kubeconfig = cluster.kubeconfig.clone();
     let cluster = cluster.connect().await?;
     let (service, label) = service(&cluster, &args.name).await?;
     let mesh = Mesh::read(&cluster).await?;
     let expected = expected(&mesh, &service, &label)?;
     let (url, host) = match &args.url {
         Some(url) => (url.clone(), args.host.clone()),
-        None => (crate::cmd::lab::callers_proxy()?, Some(args.host.clone().unwrap_or_else(|| service.name.clone()))),
+        None => (crate::cmd::lab::callers_proxy(kubeconfig.as_deref())?, Some(args.host.clone().unwrap_or_else(|| service.name.clone()))),
     };
     let (counts, other) = send(&args, &url, host.as_deref()).await?;
     let verdict = judge(&expected.shares, &counts);

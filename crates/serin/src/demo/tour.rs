@@ -70,7 +70,7 @@ pub(crate) async fn tour(args: &DemoArgs, lab: &RunningLab, story: &Story, begin
     story.line("")?;
     story.line("2 v2 meets users")?;
     let record = Record::start(&cluster, "my-app", &traffic);
-    define(&cluster).await?;
+    crate::cluster::define(&cluster).await?;
     objects::create(&cluster, &objects::read(objects::RELEASE)?).await?;
     let good = good(&cluster, &record, &traffic, story).await?;
 
@@ -137,24 +137,6 @@ async fn mend(cluster: &Cluster, service: &ServiceName) -> Result<Vec<String>, F
     let after = mesh.again(cluster, "my-app").await.map_err(|e| cluster.failed("read VirtualService my-app", &e))?;
     let lines = vec![format!("spec.gateways: {} → {}", list(vs), list(&after))];
     Ok(if list(vs) == list(&after) { describe(&patch) } else { lines })
-}
-
-/// Makes the kind known, as `serin install --crds | kubectl apply -f -` does, and waits until it is served.
-async fn define(cluster: &Cluster) -> Result<(), Failure> {
-    let crd = serin_api::crd();
-    let name = crd.metadata.name.clone().unwrap_or_default();
-    let api: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> = Api::all(cluster.client.clone());
-    match api.create(&kube::api::PostParams::default(), &crd).await {
-        Ok(_) => {}
-        Err(e) if matches!(&e, kube::Error::Api(s) if s.is_already_exists()) => {}
-        Err(e) => return Err(cluster.failed(&format!("create CustomResourceDefinition {name}"), &e)),
-    }
-    let established = kube::runtime::conditions::is_crd_established();
-    match tokio::time::timeout(PODS_READY, await_condition(api, &name, established)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(e)) => Err(Failure::new(format!("cannot watch CustomResourceDefinition {name}: {}", crate::cluster::chain(&e)))),
-        Err(_) => Err(Failure::new(format!("CustomResourceDefinition {name} is not served"))),
-    }
 }
 
 /// Tells each message of the release as it changes, on the live line, until a status fits.
