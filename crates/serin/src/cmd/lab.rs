@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
 use super::{Format, print};
-use crate::cluster::ClusterArgs;
+use serin_lab::lab::{LabInfo, ask_to_stop, default_root, running};
+
 use crate::exit::{Exit, Failure, Outcome};
-use crate::lab::state::{Folder, LabState, find, running};
-pub(crate) use crate::lab::{LabOptions, RunningLab};
+use crate::lab::{LabOptions, RunningLab, callers, find, headline, named};
 use crate::out;
 
 /// A small mesh on this machine: a Kubernetes API, pods as processes, a real Envoy
@@ -47,7 +47,7 @@ enum LabCommand {
 #[command(after_help = "Exit codes: 0 done; 1 no lab of that name runs; 2 no answer.\n\nExample:\n  serin lab down")]
 struct NameArgs {
     /// Its name
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "lab")]
     name: String,
 }
 
@@ -57,7 +57,7 @@ struct NameArgs {
 )]
 struct UpArgs {
     /// Its name
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "lab")]
     name: String,
     /// The Envoy to use
     #[arg(long, value_name = "FILE")]
@@ -91,7 +91,7 @@ struct UpArgs {
 )]
 struct StatusArgs {
     /// Its name
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "lab")]
     name: String,
     /// How to print
     #[arg(short, long, value_enum, value_name = "FORMAT")]
@@ -113,7 +113,7 @@ enum StatusFormat {
 #[command(after_help = "Pods' logs: kubectl logs POD. Exit codes: 0 done; 1 there is no log; 130 interrupted.\n\nExample:\n  serin lab logs -f")]
 struct LogsArgs {
     /// Its name
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    #[arg(long, value_name = "NAME", default_value = "lab")]
     name: String,
     /// Go on printing what is written
     #[arg(short, long)]
@@ -140,6 +140,10 @@ pub(crate) async fn run(args: LabArgs) -> Outcome {
     }
 }
 
+fn log_file(name: &str) -> PathBuf {
+    default_root().join(name).join("lab.log")
+}
+
 async fn foreground(args: UpArgs) -> Outcome {
     if args.detached {
         // A session of its own: the terminal may go, the lab stays.
@@ -147,47 +151,33 @@ async fn foreground(args: UpArgs) -> Outcome {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
     }
-    let folder = Folder::of(&args.name)?;
-    let _lock = folder.lock()?;
     let options = LabOptions {
-        name: if args.name == "default" { "serin-lab".into() } else { format!("serin-lab-{}", args.name) },
-        folder: Some(folder.path.clone()),
+        name: Some(args.name.clone()),
         envoy: args.envoy.clone(),
         port: args.port,
         images: args.images.clone(),
         exec: args.exec,
+        manifests: vec![serin_api::crds()],
     };
     let lab = tokio::select! {
         lab = RunningLab::start(options) => lab?,
         () = crate::cli::interrupted() => return Ok(Exit::Interrupted),
     };
-    let controller = if args.controller { Some(start_controller(&lab).await?) } else { None };
-    let state = LabState {
-        name: args.name.clone(),
-        pid: std::process::id(),
-        api: lab.api().to_string(),
-        kubeconfig: lab.kubeconfig().to_path_buf(),
-        callers: lab.callers_url(),
-        envoy: lab.envoy().to_string(),
-        log: folder.log(),
-        since: jiff::Timestamp::now().to_string(),
-        controller: args.controller,
-    };
-    folder.write(&state)?;
+    let controller = if args.controller { Some(super::controller::Running::start(lab.kubeconfig(), false).await?) } else { None };
     if !args.detached {
-        show_up(&args, &state, &lab.headline())?;
+        show_up(&args, lab.info(), &lab.headline())?;
     }
-    let outcome = match &controller {
-        Some(controller) => tokio::select! {
-            failure = controller.ended() => Err(failure),
-            () = crate::cli::interrupted() => Ok(()),
-        },
-        None => {
-            crate::cli::interrupted().await;
-            Ok(())
+    let controller_ended = async {
+        match &controller {
+            Some(controller) => controller.ended().await,
+            None => std::future::pending().await,
         }
     };
-    folder.clear();
+    let outcome = tokio::select! {
+        failure = controller_ended => Err(failure),
+        () = lab.failed() => Err(Failure::new(format!("a part of lab {} failed for good", args.name)).hint(format!("serin lab logs --name {}", args.name))),
+        () = crate::cli::interrupted() => Ok(()),
+    };
     if let Some(controller) = controller {
         controller.stop().await;
     }
@@ -195,23 +185,20 @@ async fn foreground(args: UpArgs) -> Outcome {
     outcome.map(|()| if args.detached { Exit::Done } else { Exit::Interrupted })
 }
 
-async fn start_controller(lab: &RunningLab) -> Result<super::controller::Running, Failure> {
-    let cluster = ClusterArgs { kubeconfig: Some(lab.kubeconfig().to_path_buf()), ..ClusterArgs::default() }.connect().await?;
-    crate::cluster::define(&cluster).await?;
-    super::controller::Running::start(lab.kubeconfig(), false).await
-}
-
 /// Longer than a start takes on a busy machine, Envoy's download included.
 const STARTS: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(20);
 
 async fn background(args: UpArgs) -> Outcome {
-    let folder = Folder::of(&args.name)?;
-    // Taken and given back: the answer to "does it run" before anything is started.
-    drop(folder.lock()?);
-    folder.clear();
+    if let Some(info) = named(&args.name) {
+        return Err(Failure::new(format!("lab {} runs already, since {}", info.name, info.started)).hint("serin lab status").hint(format!("serin lab down --name {}", args.name)));
+    }
     let cannot = |e: std::io::Error| Failure::new(format!("cannot start the lab: {e}"));
-    let log = File::create(folder.log()).map_err(cannot)?;
+    let log_path = log_file(&args.name);
+    if let Some(folder) = log_path.parent() {
+        fs::create_dir_all(folder).map_err(cannot)?;
+    }
+    let log = File::create(&log_path).map_err(cannot)?;
     let mut command = std::process::Command::new(std::env::current_exe().map_err(cannot)?);
     command.args(["lab", "up", "--foreground", "--detached", "--name", &args.name]);
     command.args(args.envoy.iter().flat_map(|e| ["--envoy".into(), e.clone().into_os_string()]));
@@ -223,13 +210,12 @@ async fn background(args: UpArgs) -> Outcome {
     let begin = Instant::now();
     let end = begin + STARTS;
     loop {
-        if let Some(state) = folder.read() {
-            let headline = format!("API {} · {} · ready in {:.1} s", state.api, state.envoy, begin.elapsed().as_secs_f64());
-            show_up(&args, &state, &headline)?;
+        if let Some(info) = named(&args.name).filter(|l| l.pid == child.id()) {
+            show_up(&args, &info, &headline(&info, begin.elapsed()))?;
             return Ok(Exit::Done);
         }
         if let Some(status) = child.try_wait().map_err(cannot)? {
-            let said = fs::read_to_string(folder.log()).unwrap_or_default();
+            let said = fs::read_to_string(&log_path).unwrap_or_default();
             // The other half has said what is wrong, and what to type; it is not said twice.
             let told: Vec<&str> = said.lines().skip_while(|l| !l.starts_with("serin: ")).collect();
             return Err(match told.split_first() {
@@ -245,43 +231,42 @@ async fn background(args: UpArgs) -> Outcome {
     }
 }
 
-fn show_up(args: &UpArgs, state: &LabState, headline: &str) -> Result<(), Failure> {
+fn show_up(args: &UpArgs, info: &LabInfo, headline: &str) -> Result<(), Failure> {
     match args.output {
-        Some(format) => print(format, state),
-        None => out::answer(&format!("lab {} is up · {headline}\n{}", state.name, how_to_reach(state))),
+        Some(format) => print(format, info),
+        None => out::answer(&format!("lab {} is up · {headline}\n{}", info.name, how_to_reach(info))),
     }
 }
 
-fn how_to_reach(state: &LabState) -> String {
-    let mut lines = vec![format!("export KUBECONFIG={}", state.kubeconfig.display()), format!("curl -H 'Host: SERVICE' {}    calls a Service as a pod of the mesh would", state.callers)];
-    if !state.controller {
-        lines.push("serin install --crds | kubectl apply -f - && serin controller    releases need a controller".into());
+fn how_to_reach(info: &LabInfo) -> String {
+    let mut lines = vec![format!("export KUBECONFIG={}", info.kubeconfig.display())];
+    if let Ok(url) = callers(info) {
+        lines.push(format!("curl -H 'Host: my-app' {url}    calls Service my-app as a pod of the mesh would"));
     }
-    lines.push(if state.name == "default" { "serin lab down".into() } else { format!("serin lab down --name {}", state.name) });
+    for (name, address) in info.addresses.iter().filter(|(name, _)| name.starts_with("gateway/")) {
+        lines.push(format!("curl http://{address}/    comes in through {name}"));
+    }
+    lines.push(if info.name == "lab" { "serin lab down".into() } else { format!("serin lab down --name {}", info.name) });
     lines.iter().map(|l| format!("  {l}\n")).collect()
 }
 
 /// A lab ends its pods gently; then the guards end what is left.
-const ENDS: Duration = Duration::from_secs(20);
+const ENDS: Duration = Duration::from_secs(30);
 
 async fn down(name: &str) -> Outcome {
-    let folder = Folder::of(name)?;
-    let Some(state) = folder.read() else {
-        if folder.runs() {
-            return Err(Failure::new(format!("lab {name} is just starting")).hint("serin lab status"));
-        }
+    let Some(info) = named(name) else {
         return Err(Failure::no(format!("no lab {name} runs{}", others(name))).hint("serin lab up"));
     };
-    let pid = i32::try_from(state.pid).ok().and_then(Pid::from_raw).ok_or_else(|| Failure::new(format!("lab {name} tells no process")))?;
-    let send = |signal| kill_process(pid, signal).map_err(|e| Failure::new(format!("cannot end lab {name} (process {}): {e}", state.pid)));
-    send(Signal::TERM)?;
+    if !ask_to_stop(&info) {
+        return Err(Failure::new(format!("cannot end lab {name} (process {})", info.pid)).hint(format!("kill {}", info.pid)));
+    }
     let end = Instant::now() + ENDS;
-    while folder.runs() {
+    while named(name).is_some() {
         if Instant::now() > end {
             out::talk(&format!("lab {name} did not end within {} s and is killed; its guards end its processes", ENDS.as_secs()));
-            send(Signal::KILL)?;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            folder.clear();
+            if let Some(pid) = i32::try_from(info.pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
             break;
         }
         tokio::time::sleep(LOOK).await;
@@ -291,34 +276,31 @@ async fn down(name: &str) -> Outcome {
 }
 
 fn others(name: &str) -> String {
-    let others: Vec<String> = running().into_iter().map(|l| l.name).filter(|n| n != name).collect();
+    let others: Vec<String> = running(&default_root()).into_iter().map(|l| l.name).filter(|n| n != name).collect();
     if others.is_empty() { String::new() } else { format!("; there is {}", crate::cluster::listed(&others)) }
 }
 
 fn status(args: &StatusArgs) -> Outcome {
-    let Some(state) = Folder::of(&args.name)?.read() else {
+    let Some(info) = named(&args.name) else {
         return Err(Failure::no(format!("no lab {} runs{}", args.name, others(&args.name))).hint("serin lab up"));
     };
     match args.output {
-        Some(StatusFormat::Json) => print(Format::Json, &state)?,
-        Some(StatusFormat::Yaml) => print(Format::Yaml, &state)?,
-        Some(StatusFormat::Kubeconfig) => out::answer(&format!("{}\n", state.kubeconfig.display()))?,
-        Some(StatusFormat::Url) => out::answer(&format!("{}\n", state.callers))?,
-        None => {
-            let controller = if state.controller { "with a controller" } else { "without a controller" };
-            out::answer(&format!("lab {} runs since {} {controller} · API {} · {} · process {}\n{}", state.name, state.since, state.api, state.envoy, state.pid, how_to_reach(&state)))?;
-        }
+        Some(StatusFormat::Json) => print(Format::Json, &info)?,
+        Some(StatusFormat::Yaml) => print(Format::Yaml, &info)?,
+        Some(StatusFormat::Kubeconfig) => out::answer(&format!("{}\n", info.kubeconfig.display()))?,
+        Some(StatusFormat::Url) => out::answer(&format!("{}\n", callers(&info)?))?,
+        None => out::answer(&format!("lab {} runs since {} · API {} · process {}\n{}", info.name, info.started, info.api, info.pid, how_to_reach(&info)))?,
     }
     Ok(Exit::Done)
 }
 
 async fn logs(args: &LogsArgs) -> Outcome {
-    let folder = Folder::of(&args.name)?;
-    let mut file = File::open(folder.log()).map_err(|_| Failure::no(format!("lab {} has no log: it was never started in the background", args.name)).hint("serin lab up"))?;
+    let path = log_file(&args.name);
+    let mut file = File::open(&path).map_err(|_| Failure::no(format!("lab {} has no log: it was never started in the background", args.name)).hint("serin lab up"))?;
     let mut at = 0;
     loop {
         let mut text = Vec::new();
-        file.seek(SeekFrom::Start(at)).and_then(|_| file.read_to_end(&mut text)).map_err(|e| Failure::new(format!("cannot read {}: {e}", folder.log().display())))?;
+        file.seek(SeekFrom::Start(at)).and_then(|_| file.read_to_end(&mut text)).map_err(|e| Failure::new(format!("cannot read {}: {e}", path.display())))?;
         at += text.len() as u64;
         out::answer(&String::from_utf8_lossy(&text))?;
         if !args.follow {
@@ -342,6 +324,5 @@ async fn fetch(args: &FetchArgs) -> Outcome {
 /// No lab runs, or several do.
 pub(crate) fn callers_proxy(kubeconfig: Option<&std::path::Path>) -> Result<Uri, Failure> {
     let none = || Failure::new("no lab runs on this machine to send requests through").hint("serin lab up").hint("serin verify NAME --url URL");
-    let state = find(kubeconfig).ok_or_else(none)?;
-    state.callers.parse().map_err(|e| Failure::new(format!("lab {} tells no address for callers: {e}", state.name)))
+    callers(&find(kubeconfig).ok_or_else(none)?)
 }

@@ -167,7 +167,7 @@ fn answer(args: &RequestArgs, action: RequestAction, release: &CanaryRelease, ha
     }
     if args.output.is_none() {
         let weight = if weight.is_empty() { String::new() } else { format!(" ({weight})") };
-        out::answer(&format!("{}  {action}: {message}{weight}\n", args.name))?;
+        out::answer(&format!("{}  {message}{weight}\n", args.name))?;
     }
     Ok(Exit::Done)
 }

@@ -20,7 +20,7 @@ use std::time::Instant;
 use clap::Args;
 
 use crate::cmd::controller::Running;
-use crate::cmd::lab::{LabOptions, RunningLab};
+use crate::lab::{LabOptions, RunningLab};
 use crate::exit::{Exit, Failure, Outcome};
 use say::{Story, ToldAs};
 
@@ -108,7 +108,7 @@ fn keep(lab: &RunningLab, story: &Story) -> Result<(), Failure> {
     story.line("It stays up until Ctrl-C. In another terminal:")?;
     for line in [
         format!("export KUBECONFIG={}", lab.kubeconfig().display()),
-        format!("curl -s -H 'Host: my-app' {}", lab.callers_url()),
+        format!("curl -s -H 'Host: my-app' {}", lab.callers()?),
         "kubectl get canaryreleases,deployments,virtualservices".to_string(),
         "serin status my-app -w".to_string(),
         "kubectl set env deployment/my-app-v3 ERROR_RATE=0    # mended: Serin tries it again".to_string(),

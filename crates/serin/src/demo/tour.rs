@@ -18,7 +18,7 @@ use super::say::Story;
 use super::traffic::Traffic;
 use super::{DemoArgs, counters, objects};
 use crate::cluster::{Cluster, ClusterArgs};
-use crate::cmd::lab::RunningLab;
+use crate::lab::RunningLab;
 use crate::cmd::request::{annotate, request_for};
 use crate::exit::Failure;
 use crate::istio::Mesh;
@@ -45,7 +45,7 @@ pub(crate) async fn tour(args: &DemoArgs, lab: &RunningLab, story: &Story, begin
     ready(&cluster, "my-app-v1", 3).await?;
     let host = "my-app".to_string();
     answers(&web, lab, &host).await?;
-    let traffic = Traffic::start(web.clone(), lab.callers_uri()?, host, args.rate, args.seed);
+    let traffic = Traffic::start(web.clone(), lab.callers()?, host, args.rate, args.seed);
     story.fact("traffic", &format!("{} requests/s from inside the mesh, until the end", args.rate))?;
 
     story.line("")?;
@@ -99,7 +99,7 @@ async fn ready(cluster: &Cluster, name: &str, pods: i32) -> Result<(), Failure> 
 
 /// Waits until a caller inside the mesh is answered.
 async fn answers(web: &Web, lab: &RunningLab, host: &str) -> Result<(), Failure> {
-    let url = lab.callers_uri()?;
+    let url = lab.callers()?;
     let first = async {
         loop {
             if web.get(&url, Some(host)).await.is_ok_and(|a| a.status.is_success()) {
