@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::kinds::{Column, Kind, Origin, Version};
 use super::schema;
@@ -39,7 +39,11 @@ pub(super) fn kinds() -> Vec<Kind> {
     KINDS
         .iter()
         .map(|(group, plural, kind, short, versions, columns)| {
-            let schema = Arc::new(schema::custom_root(json!({})));
+            let spec = format!("{}{}", schema::PREFIX, definition(&format!("{kind}Spec")));
+            let schema = Arc::new(schema::custom_root(json!({
+                "type": "object",
+                "properties": {"spec": {"$ref": spec}, "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            })));
             let versions = versions.iter().map(|name| Version {
                 name: (*name).into(),
                 served: true,
@@ -86,4 +90,73 @@ fn columns_of(text: &str) -> Vec<Column> {
         all.push(column("Age", "date", ".metadata.creationTimestamp"));
     }
     all
+}
+
+/// The OpenAPI name of one of Istio's messages.
+fn definition(message: &str) -> String {
+    format!("io.istio.{message}")
+}
+
+/// The schemas of all messages that the kinds are made of, by OpenAPI name.
+pub(super) fn definitions() -> Map<String, Value> {
+    let lines = include_str!("istio.txt").lines().filter(|l| !l.starts_with('#'));
+    lines.filter_map(message).collect()
+}
+
+fn message(line: &str) -> Option<(String, Value)> {
+    let mut words = line.split(' ');
+    let name = definition(words.next()?);
+    let (mut properties, mut required) = (Map::new(), Vec::new());
+    for (field, kind) in words.filter_map(|w| w.split_once('=')) {
+        let plain = kind.strip_suffix('!');
+        if plain.is_some() {
+            required.push(field);
+        }
+        properties.insert(field.to_owned(), field_schema(plain.unwrap_or(kind)));
+    }
+    let mut schema = json!({"type": "object", "properties": properties});
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    Some((name, schema))
+}
+
+fn field_schema(kind: &str) -> Value {
+    if let Some(items) = kind.strip_prefix('[') {
+        return json!({"type": "array", "items": field_schema(items)});
+    }
+    if let Some(values) = kind.strip_prefix('{') {
+        return json!({"type": "object", "additionalProperties": field_schema(values)});
+    }
+    if let Some(message) = kind.strip_prefix('*') {
+        return json!({"$ref": format!("{}{}", schema::PREFIX, definition(message))});
+    }
+    if let Some(names) = kind.strip_prefix("e:") {
+        return json!({"type": "string", "enum": names.split('|').collect::<Vec<_>>()});
+    }
+    match kind {
+        "b" => json!({"type": "boolean"}),
+        "i" => json!({"type": "integer"}),
+        "n" => json!({"type": "number"}),
+        "x" => json!({"x-kubernetes-int-or-string": true}),
+        _ => json!({"type": "string"}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_that_is_named_is_there() {
+        let all = definitions();
+        for kind in kinds() {
+            assert!(all.contains_key(&definition(&format!("{}Spec", kind.kind))), "{}", kind.kind);
+        }
+        let text = Value::Object(all.clone()).to_string();
+        for part in text.split(schema::PREFIX).skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(all.contains_key(name), "{name}");
+        }
+    }
 }

@@ -270,6 +270,7 @@ fn built_in() -> Map<String, Value> {
             *definition = json!({"description": definition["description"], "x-kubernetes-preserve-unknown-fields": true});
         }
     }
+    all.extend(super::istio::definitions());
     all
 }
 

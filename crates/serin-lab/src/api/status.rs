@@ -272,6 +272,13 @@ impl Problem {
         Self { field: field.into(), fault: Fault::NotSupported(value.to_string()), detail }
     }
 
+    /// What Kubernetes adds where rules wait for better types.
+    pub(super) fn unchecked() -> Self {
+        let detail =
+            "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        Self::invalid("<nil>", &Value::Null, detail)
+    }
+
     /// The problem without its field.
     pub(super) fn body(&self) -> String {
         let head = match &self.fault {

@@ -13,7 +13,7 @@ use super::fields::Set;
 use super::kinds::{Kind, Origin};
 use super::serve::{accepted, encode};
 use super::status::{ApiError, ApiResult, Problem};
-use super::{Api, body, convert, crd, defaults, names, patch, read, rules, structural, validate};
+use super::{Api, body, convert, crd, defaults, istio_rules, names, patch, read, rules, structural, validate};
 use crate::store::{Key, Object, StoreError, Write, metadata};
 
 /// How often a write begins again when others write to the same object.
@@ -422,7 +422,9 @@ fn insert(api: &Api, call: &Call, options: &Options, mut pending: Pending<'_>, n
     if !options.dry_run {
         after_write(api, call, &object);
     }
-    Ok((object, pending.warnings))
+    let mut warnings = pending.warnings;
+    warnings.extend(super::inert::warning(&call.kind).map(str::to_owned));
+    Ok((object, warnings))
 }
 
 fn as_if_updated(old: &Value, mut new: Value) -> Value {
@@ -614,14 +616,16 @@ impl<'a> Pending<'a> {
         } else {
             structural::validate(version.node(), &new, "", &mut problems);
             // Rules read fields by type: they are asked once the types are right.
-            if problems.is_empty()
-                && let Some(rules) = &version.rules
-            {
-                rules::Rules::check(rules, &new, self.old, &mut problems);
+            match &version.rules {
+                Some(rules) if problems.is_empty() => rules::Rules::check(rules, &new, self.old, &mut problems),
+                Some(_) => problems.push(Problem::unchecked()),
+                None => {}
             }
         }
         if problems.is_empty() {
-            return Ok(new);
+            // Istio checks its kinds in a webhook, which is asked last.
+            let found = if kind.resource.group.ends_with(".istio.io") { istio_rules::check(&kind.kind, &new["spec"]) } else { Vec::new() };
+            return if found.is_empty() { Ok(new) } else { Err(istio_rules::denied(&found)) };
         }
         let name = new["metadata"]["name"].as_str().or(new["metadata"]["generateName"].as_str()).unwrap_or_default();
         Err(invalid(call, name, &problems))

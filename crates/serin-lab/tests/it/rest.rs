@@ -126,7 +126,7 @@ async fn updates_of_old_versions_conflict_and_nothing_is_lost() {
     other_uid["metadata"]["uid"] = "not-this".into();
     other_uid["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     world.put(&format!("{CONFIG}/c"), other_uid).await.refused(409, "Conflict");
-    let gateways = "/apis/networking.istio.io/v1/namespaces/default/gateways";
+    let gateways = "/apis/networking.istio.io/v1/namespaces/default/sidecars";
     world.post(gateways, json!({"metadata": {"name": "g"}, "spec": {}})).await.expect(201);
     let message = world.put(&format!("{gateways}/g"), json!({"metadata": {"name": "g"}, "spec": {}})).await.refused(422, "Invalid");
     assert!(message.contains("must be specified for an update"), "{message}");
@@ -167,7 +167,7 @@ async fn each_kind_of_patch_does_what_its_name_says() {
     world.patch("json", &path, json!([{"op": "replace", "path": "/spec/nothing/here", "value": 9}])).await.refused(422, "Invalid");
     world.patch("merge", &path, json!({"metadata": {"resourceVersion": "1"}})).await.refused(409, "Conflict");
     world.patch("merge", &format!("{DEPLOYMENTS}/none"), json!({})).await.refused(404, "NotFound");
-    let gateways = "/apis/networking.istio.io/v1/namespaces/default/gateways";
+    let gateways = "/apis/networking.istio.io/v1/namespaces/default/sidecars";
     world.post(gateways, json!({"metadata": {"name": "g"}, "spec": {}})).await.expect(201);
     world.patch("strategic", &format!("{gateways}/g"), json!({})).await.refused(415, "UnsupportedMediaType");
 }
@@ -275,7 +275,10 @@ async fn istio_objects_are_one_in_all_their_versions() {
     let world = World::new();
     let path = |v: &str| format!("/apis/networking.istio.io/{v}/namespaces/default/virtualservices");
     let made = world
-        .post(&path("v1alpha3"), json!({"metadata": {"name": "a"}, "spec": {"hosts": ["a"], "unknown": {"kept": true}}}))
+        .post(
+            &path("v1alpha3"),
+            json!({"metadata": {"name": "a"}, "spec": {"hosts": ["a"], "http": [{"route": [{"destination": {"host": "a"}}]}]}}),
+        )
         .await
         .expect(201);
     assert_eq!(made["apiVersion"], "networking.istio.io/v1alpha3");
@@ -286,6 +289,30 @@ async fn istio_objects_are_one_in_all_their_versions() {
     }
     let wrong = json!({"apiVersion": "networking.istio.io/v1", "metadata": {"name": "b"}});
     world.post(&path("v1beta1"), wrong).await.refused(400, "BadRequest");
+}
+
+#[tokio::test]
+async fn istio_objects_are_checked_as_by_its_crds_and_webhook() {
+    let world = World::new();
+    let path = "/apis/networking.istio.io/v1/namespaces/default/virtualservices?fieldValidation=Strict";
+    let route = |weights: [i64; 2]| {
+        let to: Vec<_> = weights.iter().map(|w| json!({"destination": {"host": "a"}, "weight": w})).collect();
+        json!({"metadata": {"name": "a"}, "spec": {"hosts": ["a"], "http": [{"route": to}]}})
+    };
+    let mut typo = route([90, 10]);
+    typo["spec"]["http"][0]["route"][0]["wieght"] = 90.into();
+    let message = world.post(path, typo).await.refused(400, "BadRequest");
+    assert!(message.ends_with("strict decoding error: unknown field \"spec.http[0].route[0].wieght\""), "{message}");
+    let mut text = route([90, 10]);
+    text["spec"]["http"][0]["route"][0]["weight"] = "90".into();
+    let message = world.post(path, text).await.refused(422, "Invalid");
+    assert!(message.contains("spec.http[0].route[0].weight in body must be of type integer"), "{message}");
+    let message = world.post(path, route([0, 0])).await.refused(400, "");
+    assert_eq!(
+        message,
+        "admission webhook \"rev.validation.istio.io\" denied the request: configuration is invalid: total destination weight = 0"
+    );
+    world.post(path, route([90, 10])).await.expect(201);
 }
 
 #[tokio::test]

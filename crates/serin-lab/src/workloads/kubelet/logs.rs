@@ -117,7 +117,8 @@ impl Logs {
 
     /// Removes the logs of a pod that is gone.
     pub(super) fn remove(&self, namespace: &str, pod: &str) {
-        if let Some(dir) = self.dir(namespace, pod, ".").and_then(|d| d.parent().map(Path::to_owned)) {
+        // Any container's directory: a `.` would vanish from the path, and its parent be the namespace's.
+        if let Some(dir) = self.dir(namespace, pod, "c").and_then(|d| d.parent().map(Path::to_owned)) {
             // Not there is as good.
             let _ = fs::remove_dir_all(dir);
             self.0.changed.send_modify(|n| *n += 1);
@@ -309,6 +310,16 @@ mod tests {
             text.extend(piece.unwrap());
         }
         String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn a_pod_that_goes_takes_only_its_own_logs_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = Logs::new(dir.path());
+        drop((logs.start("n", "gone", "c", 0).unwrap(), logs.start("n", "stays", "c", 0).unwrap()));
+        logs.remove("n", "gone");
+        assert_eq!(logs.path("n", "gone", "c", false), None);
+        assert!(logs.path("n", "stays", "c", false).is_some());
     }
 
     #[tokio::test]
