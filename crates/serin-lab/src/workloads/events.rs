@@ -73,13 +73,8 @@ impl Recorder {
     }
 
     fn record(&self, component: &'static str, about: About<'_>, kind: &str, reason: &str, message: &str) {
-        let saying = Saying {
-            uid: uid(about.object).into(),
-            field: about.field.into(),
-            component,
-            reason: reason.into(),
-            message: message.into(),
-        };
+        let saying =
+            Saying { uid: uid(about.object).into(), field: about.field.into(), component, reason: reason.into(), message: message.into() };
         let now = seconds((self.store.clock())());
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = said.by_saying.get(&saying) {

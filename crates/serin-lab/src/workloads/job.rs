@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::deployment::status::put_count;
 use super::events::About;
 use super::object::{
-    annotation, condition_true, controlled_by, delete_pod, deleting, edit, flag, items, map, name, namespace,
-    namespace_ending, new_condition, number, owner_reference, pod_active, pod_ready, pods, set_condition, suffix, text, time, uid,
+    annotation, condition_true, controlled_by, delete_pod, deleting, edit, flag, items, map, name, namespace, namespace_ending,
+    new_condition, number, owner_reference, pod_active, pod_ready, pods, set_condition, suffix, text, time, uid,
 };
 use super::queue::{Context, Requeue};
 use super::replicaset::new_pod;

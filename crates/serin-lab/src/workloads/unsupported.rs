@@ -8,10 +8,7 @@ use crate::store::{Key, Write};
 /// A CronJob's schedule does not run: it is kept as a template that Jobs are made from.
 pub fn cron_job(context: &Context, key: &Key) {
     let Some(object) = context.store.get(key).filter(|o| !flag(o, "/spec/suspend")) else { return };
-    let message = format!(
-        "the lab starts no Jobs on a schedule; `kubectl create job --from=cronjob/{} NAME` starts one",
-        name(&object)
-    );
+    let message = format!("the lab starts no Jobs on a schedule; `kubectl create job --from=cronjob/{} NAME` starts one", name(&object));
     context.events.warning("cronjob-controller", About::whole("batch/v1", "CronJob", &object), "NotSupported", &message);
 }
 
@@ -19,7 +16,8 @@ pub fn cron_job(context: &Context, key: &Key) {
 pub fn autoscaler(context: &Context, key: &Key) {
     let Some(object) = context.store.get(key) else { return };
     let now = (context.store.clock())();
-    let target = Key::namespaced("apps", "deployments", key.namespace.as_deref().unwrap_or_default(), text(&object, "/spec/scaleTargetRef/name"));
+    let target =
+        Key::namespaced("apps", "deployments", key.namespace.as_deref().unwrap_or_default(), text(&object, "/spec/scaleTargetRef/name"));
     let replicas = context.store.get(&target).map_or(0, |d| number(&d, "/status/replicas", 0));
     edit(&context.store, key, uid(&object), Write::Status, |object| {
         let mut conditions = items(object, "/status/conditions").to_vec();

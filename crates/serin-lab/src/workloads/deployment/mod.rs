@@ -12,12 +12,12 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::events::About;
 use super::object::{
     POD_TEMPLATE_HASH, add_owner, controlled_by, controller, deleting, edit, flag, int_or_percent, labels, map, name, namespace,
     namespace_ending, number, owner_reference, pod_active, pod_available, pod_ready, remove_owner, selects, text, uid,
 };
 use super::queue::{Context, Requeue};
-use super::events::About;
 use crate::store::{Key, Object, Resource, StoreError, Write};
 use plan::{Limits, Set, Share};
 
@@ -92,7 +92,12 @@ pub fn reconcile(context: &Context, key: &Key) -> Requeue {
     let Some(deployment) = context.store.get(key) else { return Requeue::No };
     let now = (context.store.clock())();
     if deployment.pointer("/spec/selector").is_none_or(|s| s.as_object().is_none_or(serde_json::Map::is_empty)) {
-        context.events.warning(COMPONENT, about(&deployment), "SelectingAll", "this deployment is selecting all pods, a non-empty selector is required");
+        context.events.warning(
+            COMPONENT,
+            about(&deployment),
+            "SelectingAll",
+            "this deployment is selecting all pods, a non-empty selector is required",
+        );
         return Requeue::No;
     }
     if !deleting(&deployment) {
@@ -161,8 +166,11 @@ pub struct View {
 
 impl View {
     fn read(context: &Context, deployment: Object, now: Timestamp) -> Self {
-        let deployment = context.store.get(&Key::namespaced("apps", "deployments", namespace(&deployment), name(&deployment)))
-            .filter(|d| uid(d) == uid(&deployment)).unwrap_or(deployment);
+        let deployment = context
+            .store
+            .get(&Key::namespaced("apps", "deployments", namespace(&deployment), name(&deployment)))
+            .filter(|d| uid(d) == uid(&deployment))
+            .unwrap_or(deployment);
         let mut sets = context.store.list(&sets_resource(), Some(namespace(&deployment))).0;
         sets.retain(|set| controlled_by(set, &deployment));
         revision::by_age(&mut sets);
@@ -238,7 +246,8 @@ fn find_new_set(context: &Context, view: View, now: Timestamp, create: Create) -
         });
         if let Some(set) = set {
             remember_revision(context, &deployment, revision::revision(&set));
-            if status::progress_deadline(&deployment).is_some() && super::object::condition(&deployment["status"], "Progressing").is_none() {
+            if status::progress_deadline(&deployment).is_some() && super::object::condition(&deployment["status"], "Progressing").is_none()
+            {
                 let message = format!("Found new replica set \"{}\"", name(&set));
                 status::set_progressing(context, &deployment, "True", "FoundNewReplicaSet", &message, now);
             }
@@ -418,10 +427,8 @@ fn scale(context: &Context, view: &View) {
         ordered.reverse();
     }
     ordered.sort_by_key(|s| std::cmp::Reverse(s.asked));
-    let shares: Vec<Share> = ordered
-        .iter()
-        .map(|s| Share { asked: s.asked, of: revision::size(&s.object, revision::MAX_REPLICAS).unwrap_or(0) })
-        .collect();
+    let shares: Vec<Share> =
+        ordered.iter().map(|s| Share { asked: s.asked, of: revision::size(&s.object, revision::MAX_REPLICAS).unwrap_or(0) }).collect();
     for (set, size) in ordered.iter().zip(plan::spread(limits, &shares)) {
         resize(context, deployment, set, size);
     }

@@ -131,7 +131,8 @@ mod tests {
     #[test]
     fn the_label_that_the_controller_adds_is_no_change() {
         let plain = json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": []}});
-        let labelled = json!({"metadata": {"creationTimestamp": null, "labels": {"app": "a", "pod-template-hash": "x"}}, "spec": {"containers": []}});
+        let labelled =
+            json!({"metadata": {"creationTimestamp": null, "labels": {"app": "a", "pod-template-hash": "x"}}, "spec": {"containers": []}});
         assert_eq!(template_hash(&plain, 0), template_hash(&labelled, 0));
         assert_ne!(template_hash(&plain, 0), template_hash(&plain, 1));
         assert!(find_new(&plain, &[Arc::new(json!({"spec": {"template": labelled}}))]).is_some());

@@ -135,10 +135,9 @@ fn conditions(view: &View, counts: &Counts, now: Timestamp) -> Vec<Value> {
         set(&mut conditions, new(now, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed"), Refresh::WhenChanged);
         return conditions;
     }
-    let what = view.new_set().map_or_else(
-        || format!("Deployment \"{}\"", name(deployment)),
-        |set| format!("ReplicaSet \"{}\"", name(&set.object)),
-    );
+    let what = view
+        .new_set()
+        .map_or_else(|| format!("Deployment \"{}\"", name(deployment)), |set| format!("ReplicaSet \"{}\"", name(&set.object)));
     let done_before = counts.replicas == counts.updated && reason == "NewReplicaSetAvailable";
     if done_before {
         return conditions;

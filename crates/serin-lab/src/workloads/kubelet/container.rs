@@ -1,6 +1,6 @@
 //! One container of a pod: started, watched, started again, stopped. Its state is written where `pod` reads it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,11 +10,10 @@ use tokio::time::Instant;
 
 use super::super::events::About;
 use super::super::object::{items, name, namespace, number, text, uid};
-use super::super::sample::READY_PATH;
 use super::backoff::Backoff;
 use super::env::{self, Env};
 use super::images::{self, Player, Why};
-use super::probe::{self, Probe, Streak, Unsupported};
+use super::probe;
 use super::process::{Exit, Process, Program};
 use super::status::{ContainerState, End, State, restart_policy};
 use super::{COMPONENT, Kubelet};
@@ -118,7 +117,10 @@ pub struct Container {
 enum Stop {
     Exited(Exit),
     Ordered,
-    Failed { which: &'static str, grace: Option<Duration> },
+    Failed {
+        which: &'static str,
+        grace: Option<Duration>,
+    },
     /// The pod names another image for it now.
     Changed,
 }
@@ -183,7 +185,7 @@ impl Container {
         }
     }
 
-    fn pod(&self) -> Object {
+    pub(super) fn pod(&self) -> Object {
         self.pod.borrow().clone()
     }
 
@@ -267,8 +269,7 @@ impl Container {
     fn ports(&self, pod: &Value) -> Vec<u16> {
         let tcp = |port: &&Value| matches!(text(port, "/protocol"), "" | "TCP");
         let number = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
-        let mut ports: Vec<u16> =
-            items(&self.spec, "/ports").iter().filter(tcp).filter_map(|p| number(number_of(p))).collect();
+        let mut ports: Vec<u16> = items(&self.spec, "/ports").iter().filter(tcp).filter_map(|p| number(number_of(p))).collect();
         let mut add = |port: Option<u16>| ports.extend(port);
         for field in ["readinessProbe", "livenessProbe", "startupProbe"] {
             if let Some(Ok(probe)) = probe::read(&self.spec, field, self.ip, false) {
@@ -276,11 +277,8 @@ impl Container {
             }
         }
         if self.role == (Role::Main { first: true }) {
-            let declared: Vec<u16> = items(pod, "/spec/containers")
-                .iter()
-                .flat_map(|c| items(c, "/ports"))
-                .filter_map(|p| number(number_of(p)))
-                .collect();
+            let declared: Vec<u16> =
+                items(pod, "/spec/containers").iter().flat_map(|c| items(c, "/ports")).filter_map(|p| number(number_of(p))).collect();
             for port in self.kubelet.service_targets(pod).into_iter().filter(|p| !declared.contains(p)) {
                 add(Some(port));
             }
@@ -289,7 +287,12 @@ impl Container {
             }
         }
         let mut seen = Vec::new();
-        ports.retain(|p| !seen.contains(p) && { seen.push(*p); true });
+        ports.retain(|p| {
+            !seen.contains(p) && {
+                seen.push(*p);
+                true
+            }
+        });
         ports
     }
 
@@ -303,9 +306,12 @@ impl Container {
         let player = images::player(images.as_deref(), &self.spec, self.kubelet.config.exec);
         let image = text(&self.spec, "/image");
         let run = self.states.get().get(self.slot).map_or(0, |s| s.restarts);
-        let log = self.kubelet.config.logs.start(namespace(&pod), name(&pod), self.name(), run).map_err(|error| {
-            Refused::Start(format!("open the log of {}: {error}", self.name()))
-        })?;
+        let log = self
+            .kubelet
+            .config
+            .logs
+            .start(namespace(&pod), name(&pod), self.name(), run)
+            .map_err(|error| Refused::Start(format!("open the log of {}: {error}", self.name())))?;
         let (program, played_by, said): (Vec<String>, &str, String) = match &player {
             Player::Sample(why) => {
                 let set_by_manifest = items(&self.spec, "/env").iter().any(|v| text(v, "/name") == "PORT");
@@ -322,7 +328,9 @@ impl Container {
                         "image \"{image}\" is played by the sample app, and the command in the manifest is not run; `serin lab up --exec` would run it"
                     ),
                     Why::BadMapping(problem) => {
-                        format!("image \"{image}\" is played by the sample app: its mapping in ConfigMap kube-system/lab-images is wrong: {problem}")
+                        format!(
+                            "image \"{image}\" is played by the sample app: its mapping in ConfigMap kube-system/lab-images is wrong: {problem}"
+                        )
                     }
                 };
                 (Vec::new(), "serin://sample-app", said)
@@ -380,114 +388,6 @@ impl Container {
             () = until_ending(&mut order) => Stop::Ordered,
             () = another => Stop::Changed,
             (which, grace) = this.health(&running.env, &running.player) => Stop::Failed { which, grace },
-        }
-    }
-
-    /// Runs the probes and keeps `started` and `ready`; returns when the container is to be restarted, and for which probe.
-    async fn health(&self, env: &Env, player: &Player) -> (&'static str, Option<Duration>) {
-        let begun = Instant::now();
-        let exec = self.kubelet.config.exec;
-        let read = |field: &str| match probe::read(&self.spec, field, self.ip, exec) {
-            Some(Ok(probe)) => Some(probe),
-            Some(Err(Unsupported(why))) => {
-                self.warn(&self.pod(), "ProbeNotRun", &why);
-                None
-            }
-            None => None,
-        };
-        let (startup, readiness, liveness) = match self.role {
-            Role::Init => (None, None, None),
-            Role::Sidecar | Role::Main { .. } => (read("startupProbe"), read("readinessProbe"), read("livenessProbe")),
-        };
-        if let Some(startup) = startup {
-            self.listening(startup.address()).await;
-            let started = self.ask_until(&startup, env, begun, "Startup", |_| true).await;
-            if !started {
-                return ("startup", startup.grace);
-            }
-        }
-        self.states.set(self.slot, |s| s.started = true);
-        let ready = async {
-            match &readiness {
-                Some(probe) => {
-                    self.listening(probe.address()).await;
-                    self.ask_until(probe, env, begun, "Readiness", |ok| {
-                        self.states.set(self.slot, |s| s.ready = ok);
-                        false
-                    })
-                    .await;
-                }
-                None => {
-                    self.stand_in(env, player).await;
-                    self.states.set(self.slot, |s| s.ready = true);
-                }
-            }
-            std::future::pending::<()>().await;
-        };
-        let alive = async {
-            match &liveness {
-                Some(probe) => {
-                    self.ask_until(probe, env, begun, "Liveness", |ok| !ok).await;
-                    ("liveness", probe.grace)
-                }
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = ready => std::future::pending().await,
-            why = alive => why,
-        }
-    }
-
-    /// Asks again and again, until an answer that counts is `last`; returns that answer.
-    async fn ask_until(&self, probe: &Probe, env: &Env, begun: Instant, kind: &str, mut last: impl FnMut(bool) -> bool) -> bool {
-        tokio::time::sleep_until(begun + probe.initial_delay).await;
-        let mut tick = tokio::time::interval(probe.period);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut streak = Streak::default();
-        loop {
-            tick.tick().await;
-            let answer = probe.ask(env, &self.kubelet.config.self_exe).await;
-            if let Err(why) = &answer {
-                self.warn(&self.pod(), "Unhealthy", &format!("{kind} probe failed: {why}"));
-            }
-            if let Some(counted) = streak.count(probe, answer.is_ok())
-                && last(counted)
-            {
-                return counted;
-            }
-        }
-    }
-
-    /// Waits, for a second at most, until the process listens where a probe will ask. A kubelet sees a new container
-    /// about that much later, so that its first probe rarely finds the door shut; here it would do so always.
-    async fn listening(&self, at: Option<SocketAddr>) {
-        let Some(at) = at else { return };
-        let _ = tokio::time::timeout(Duration::from_secs(1), until_open(at)).await;
-    }
-
-    /// The readiness of a container without a readiness probe. In Kubernetes it is ready once it runs; a process of the
-    /// lab has no start-up time in between, so it is ready once it listens on its port. One that declares
-    /// no port may be no server at all, and counts as ready after two seconds even so.
-    async fn stand_in(&self, env: &Env, player: &Player) {
-        if self.role == Role::Init {
-            return;
-        }
-        let port = match player {
-            // It listens on its ports, unless the manifest has set another.
-            Player::Sample(_) => env.get("PORTS").or_else(|| env.get("PORT")),
-            Player::Command { .. } => env.get("PORT"),
-        };
-        let port = port.and_then(|list| list.split(',').next()?.trim().parse::<u16>().ok()).filter(|p| *p > 0);
-        let Some(port) = port else { return };
-        let at = SocketAddr::new(self.ip, port);
-        let declared = items(&self.spec, "/ports").iter().any(|p| matches!(text(p, "/protocol"), "" | "TCP"));
-        match player {
-            Player::Sample(_) => until_ready(at).await,
-            Player::Command { .. } if declared => until_open(at).await,
-            Player::Command { .. } => {
-                let _ = tokio::time::timeout(Duration::from_secs(2), until_open(at)).await;
-            }
         }
     }
 
@@ -605,7 +505,7 @@ impl Container {
         self.kubelet.events.normal(COMPONENT, self.about(pod, &self.field()), reason, message);
     }
 
-    fn warn(&self, pod: &Value, reason: &str, message: &str) {
+    pub(super) fn warn(&self, pod: &Value, reason: &str, message: &str) {
         self.kubelet.events.warning(COMPONENT, self.about(pod, &self.field()), reason, message);
     }
 
@@ -642,30 +542,5 @@ fn spell(time: Duration) -> String {
     match time.as_secs() {
         s if s < 60 => format!("{s}s"),
         s => format!("{}m{}s", s / 60, s % 60),
-    }
-}
-
-/// Pauses between two looks at a process that starts: short at first, since most take some ten milliseconds.
-fn pauses() -> impl Iterator<Item = Duration> {
-    (1u32..).map(|n| Duration::from_millis((2u64 << n.min(6)).min(100)))
-}
-
-/// Waits until something listens.
-async fn until_open(at: SocketAddr) {
-    for pause in pauses() {
-        if tokio::net::TcpStream::connect(at).await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-    }
-}
-
-/// Waits until the sample app says that it is ready.
-async fn until_ready(at: SocketAddr) {
-    for pause in pauses() {
-        if probe::get(at, READY_PATH, &[]).await == Ok(200) {
-            return;
-        }
-        tokio::time::sleep(pause).await;
     }
 }

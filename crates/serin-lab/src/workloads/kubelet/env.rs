@@ -153,7 +153,10 @@ fn lookup(store: &Store, pod: &Value, plural: &str, reference: &Value) -> Result
 fn data(object: &Value, plural: &str) -> Vec<(String, String)> {
     let pairs = object.get("data").and_then(Value::as_object).into_iter().flatten();
     let decode = |value: &str| match plural {
-        "secrets" => base64::engine::general_purpose::STANDARD.decode(value.trim()).map(|v| String::from_utf8_lossy(&v).into_owned()).unwrap_or_default(),
+        "secrets" => base64::engine::general_purpose::STANDARD
+            .decode(value.trim())
+            .map(|v| String::from_utf8_lossy(&v).into_owned())
+            .unwrap_or_default(),
         _ => value.to_owned(),
     };
     let mut all: Vec<_> = pairs.filter_map(|(k, v)| Some((k.clone(), decode(v.as_str()?)))).collect();

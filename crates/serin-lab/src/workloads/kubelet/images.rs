@@ -210,7 +210,10 @@ mod tests {
 
     #[test]
     fn words_are_split_as_a_shell_splits_them() {
-        assert_eq!(split(r#"python3 -c 'print("a b")' "x \" y" a\ b ''"#).unwrap(), ["python3", "-c", "print(\"a b\")", "x \" y", "a b", ""]);
+        assert_eq!(
+            split(r#"python3 -c 'print("a b")' "x \" y" a\ b ''"#).unwrap(),
+            ["python3", "-c", "print(\"a b\")", "x \" y", "a b", ""]
+        );
         assert!(split("a 'b").is_err());
     }
 

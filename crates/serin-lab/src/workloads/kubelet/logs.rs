@@ -55,10 +55,8 @@ impl Logs {
     /// The file of a container's present (or last) run, or of the run before; `None` when there was none.
     pub fn path(&self, namespace: &str, pod: &str, container: &str, previous: bool) -> Option<PathBuf> {
         let dir = self.dir(namespace, pod, container)?;
-        let mut runs: Vec<u32> = fs::read_dir(&dir)
-            .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".log")?.parse().ok())
-            .collect();
+        let mut runs: Vec<u32> =
+            fs::read_dir(&dir).ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".log")?.parse().ok()).collect();
         runs.sort_unstable();
         if previous {
             runs.pop();

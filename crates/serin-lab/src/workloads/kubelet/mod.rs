@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod container;
 pub mod env;
+pub mod health;
 pub mod images;
 pub mod ip;
 pub mod logs;

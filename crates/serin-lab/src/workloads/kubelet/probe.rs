@@ -59,9 +59,8 @@ pub struct Unsupported(pub String);
 /// Reads a probe; `None` when the container has none of this name.
 pub fn read(container: &Value, field: &str, ip: IpAddr, exec: bool) -> Option<Result<Probe, Unsupported>> {
     let spec = container.get(field).filter(|p| p.is_object())?;
-    let seconds = |name: &str, default: i64, least: i64| {
-        Duration::from_secs(u64::try_from(number(spec, name, default).max(least)).unwrap_or(0))
-    };
+    let seconds =
+        |name: &str, default: i64, least: i64| Duration::from_secs(u64::try_from(number(spec, name, default).max(least)).unwrap_or(0));
     let times = |name: &str, default: i64| u32::try_from(number(spec, name, default).max(1)).unwrap_or(1);
     let action = match action(spec, container, ip, exec) {
         Ok(action) => action,
@@ -140,9 +139,9 @@ impl Probe {
         match tokio::time::timeout(self.timeout, self.action.perform(env, self_exe)).await {
             Ok(answer) => answer,
             Err(_) => Err(match &self.action {
-                Action::Http { at, path, .. } => format!(
-                    "Get \"http://{at}{path}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
-                ),
+                Action::Http { at, path, .. } => {
+                    format!("Get \"http://{at}{path}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
+                }
                 Action::Tcp(at) => format!("dial tcp {at}: i/o timeout"),
                 Action::Exec(_) => format!("command timed out after {:?}", self.timeout),
             }),

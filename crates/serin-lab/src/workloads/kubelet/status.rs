@@ -173,14 +173,17 @@ fn conditions(pod: &Value, phase: &str, init: &[ContainerState], main: &[Contain
     };
     let no = |kind: &str, reason: &str, message: &str| {
         let mut condition = new_condition(kind, "False", reason, message, now);
-        if message.is_empty() && let Some(fields) = condition.as_object_mut() {
+        if message.is_empty()
+            && let Some(fields) = condition.as_object_mut()
+        {
             fields.remove("message");
         }
         condition
     };
     let names = |what: &[&ContainerState]| what.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(" ");
 
-    let undone: Vec<&ContainerState> = init.iter().filter(|c| !(c.init_done() || c.sidecar && (c.last.is_some() || main.iter().any(ContainerState::begun)))).collect();
+    let undone: Vec<&ContainerState> =
+        init.iter().filter(|c| !(c.init_done() || c.sidecar && (c.last.is_some() || main.iter().any(ContainerState::begun)))).collect();
     let initialized = match () {
         () if phase == "Succeeded" => {
             let mut condition = yes("Initialized");
@@ -269,9 +272,8 @@ pub fn all_ended(pod: &Value) -> bool {
 pub fn qos_class(spec: &Value) -> &'static str {
     let containers = || items(spec, "/containers").iter().chain(items(spec, "/initContainers"));
     let get = |c: &Value, kind: &str, what: &str| c.pointer("/resources").and_then(|r| r.get(kind)).and_then(|r| r.get(what)).cloned();
-    let any = containers().any(|c| {
-        ["requests", "limits"].iter().any(|kind| ["cpu", "memory"].iter().any(|what| get(c, kind, what).is_some()))
-    });
+    let any =
+        containers().any(|c| ["requests", "limits"].iter().any(|kind| ["cpu", "memory"].iter().any(|what| get(c, kind, what).is_some())));
     if !any {
         return "BestEffort";
     }

@@ -84,10 +84,7 @@ async fn serve(settings: Settings) -> std::io::Result<ExitCode> {
         listeners.push(listener.map_err(|error| std::io::Error::new(error.kind(), format!("listen on {at}: {error}")))?);
     }
     let faults = if settings.faults == Faults::default() { "no faults".into() } else { format!("{:?}", settings.faults) };
-    say(&format!(
-        "sample app {} as {} on {} ports {:?}, {faults}",
-        settings.version, settings.pod, settings.ip, settings.ports
-    ));
+    say(&format!("sample app {} as {} on {} ports {:?}, {faults}", settings.version, settings.pod, settings.ip, settings.ports));
     let header = |text: &str| HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unprintable"));
     let app = Arc::new(App {
         faults: Mutex::new(settings.faults.clone()),

@@ -92,9 +92,9 @@ impl Settings {
             Some(text) => match boolean(&text) {
                 Some(true) => Some(NotReady::Always),
                 Some(false) => None,
-                None => Some(NotReady::For(
-                    duration(&text).ok_or_else(|| wrong("NOT_READY", &text, "true, false, or a time such as 10s"))?,
-                )),
+                None => {
+                    Some(NotReady::For(duration(&text).ok_or_else(|| wrong("NOT_READY", &text, "true, false, or a time such as 10s"))?))
+                }
             },
         };
         let time = |name: &str| match get(name) {
@@ -127,8 +127,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 impl Faults {
     /// The variables that may be set at the start, and later by `POST /fault`.
-    pub const NAMES: [&str; 8] =
-        ["ERROR_RATE", "ERROR_STATUS", "LATENCY_MS", "LATENCY", "SLOW_RATE", "SLOW_MS", "SLOW_BY", "FAULT_AFTER"];
+    pub const NAMES: [&str; 8] = ["ERROR_RATE", "ERROR_STATUS", "LATENCY_MS", "LATENCY", "SLOW_RATE", "SLOW_MS", "SLOW_BY", "FAULT_AFTER"];
 
     /// Sets one of [`Self::NAMES`].
     ///
@@ -136,9 +135,8 @@ impl Faults {
     /// One sentence that says what would be right.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let share = || value.parse::<Share>().map_err(|()| wrong(name, value, "a share such as 5%, 0.05 or 1"));
-        let delay = || {
-            value.parse::<Delay>().map_err(|()| wrong(name, value, "a time such as 20ms, a range such as 10ms-50ms, or exp:20ms"))
-        };
+        let delay =
+            || value.parse::<Delay>().map_err(|()| wrong(name, value, "a time such as 20ms, a range such as 10ms-50ms, or exp:20ms"));
         let millis = || match value.trim().parse::<f64>() {
             Ok(ms) if ms.is_finite() && (0.0..=86_400_000.0).contains(&ms) => Ok(Delay::Fixed(Duration::from_secs_f64(ms / 1000.0))),
             _ => Err(wrong(name, value, "a number of milliseconds")),

@@ -68,8 +68,10 @@ async fn a_deployment_becomes_ready_pods_and_says_so() {
 /// Every change of any pod, in order, checked against the limits.
 fn watch_limits(store: &Store, max_total: usize, min_available: usize) -> tokio::task::JoinHandle<(usize, usize)> {
     let mut watch = store.watch(Some(Resource::new("", "pods")), None, None).unwrap();
-    let mut there: HashMap<Key, Value> =
-        pods(store).into_iter().map(|p| (Key::namespaced("", "pods", "default", p["metadata"]["name"].as_str().unwrap()), (*p).clone())).collect();
+    let mut there: HashMap<Key, Value> = pods(store)
+        .into_iter()
+        .map(|p| (Key::namespaced("", "pods", "default", p["metadata"]["name"].as_str().unwrap()), (*p).clone()))
+        .collect();
     tokio::spawn(async move {
         let (mut most, mut least) = (0, usize::MAX);
         while let Ok(event) = watch.next().await {
@@ -109,7 +111,8 @@ async fn a_rolling_update_keeps_its_limits_at_every_moment() {
             d["spec"]["template"]["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/restartedAt": "now"});
         });
         until_rolled_out(&world.store, "d").await;
-        until(&world.store, "old pods are gone", LONG, || (pods(&world.store).len() == usize::try_from(replicas).unwrap()).then_some(())).await;
+        until(&world.store, "old pods are gone", LONG, || (pods(&world.store).len() == usize::try_from(replicas).unwrap()).then_some(()))
+            .await;
         for pod in pods(&world.store) {
             let key = Key::namespaced("", "pods", "default", pod["metadata"]["name"].as_str().unwrap());
             change(&world.store, &key, Write::Spec, |p| p["metadata"]["labels"]["stop"] = "yes".into());
@@ -335,7 +338,13 @@ async fn a_namespace_goes_when_all_in_it_is_gone() {
 #[tokio::test(start_paused = true)]
 async fn a_world_at_rest_writes_nothing() {
     let world = world(&[]);
-    world.store.create(&Key::namespaced("autoscaling", "horizontalpodautoscalers", "default", "h"), json!({"spec": {"scaleTargetRef": {"name": "d"}}})).unwrap();
+    world
+        .store
+        .create(
+            &Key::namespaced("autoscaling", "horizontalpodautoscalers", "default", "h"),
+            json!({"spec": {"scaleTargetRef": {"name": "d"}}}),
+        )
+        .unwrap();
     world.store.create(&Key::namespaced("batch", "cronjobs", "default", "c"), json!({"spec": {"schedule": "* * * * *"}})).unwrap();
     world.store.create(&service("my-app"), my_service()).unwrap();
     world.store.create(&deployments("d"), deployment("d", "v1", 3)).unwrap();
@@ -356,7 +365,9 @@ async fn scaling_in_the_middle_of_a_rollout_grows_both_versions_and_still_ends()
     d["spec"]["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}});
     world.store.create(&deployments("d"), d).unwrap();
     until_rolled_out(&world.store, "d").await;
-    change(&world.store, &deployments("d"), Write::Spec, |d| d["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/d:bad".into());
+    change(&world.store, &deployments("d"), Write::Spec, |d| {
+        d["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/d:bad".into()
+    });
     let sizes = || {
         let mut all: Vec<i64> = list(&world.store, "apps", "replicasets").iter().map(|s| s["spec"]["replicas"].as_i64().unwrap()).collect();
         all.sort_unstable();
@@ -366,7 +377,9 @@ async fn scaling_in_the_middle_of_a_rollout_grows_both_versions_and_still_ends()
     until(&world.store, "stuck at 8 and 5", LONG, || (sizes() == [5, 8]).then_some(())).await;
     change(&world.store, &deployments("d"), Write::Spec, |d| d["spec"]["replicas"] = 15.into());
     until(&world.store, "11 and 7", LONG, || (sizes() == [7, 11]).then_some(())).await;
-    change(&world.store, &deployments("d"), Write::Spec, |d| d["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/d:v1".into());
+    change(&world.store, &deployments("d"), Write::Spec, |d| {
+        d["spec"]["template"]["spec"]["containers"][0]["image"] = "registry/d:v1".into()
+    });
     until_rolled_out(&world.store, "d").await;
     assert_eq!(sizes(), [0, 15]);
 }

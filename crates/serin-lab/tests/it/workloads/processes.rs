@@ -266,11 +266,12 @@ async fn a_pod_of_several_containers_is_ready_when_all_are() {
     late["env"] = json!([{"name": "NOT_READY", "value": "500ms"}]);
     // The third names no port and listens nowhere; it must not take the first one's.
     let key = lab.pod("p", json!({"containers": [app("x:v1"), late, {"name": "helper", "image": "z:v1"}]}));
-    let pod = lab.until_pod(&key, "two of three", |p| {
-        let ready: Vec<&Value> = p["status"]["containerStatuses"].as_array().into_iter().flatten().map(|c| &c["ready"]).collect();
-        ready == [&json!(true), &json!(false), &json!(true)]
-    })
-    .await;
+    let pod = lab
+        .until_pod(&key, "two of three", |p| {
+            let ready: Vec<&Value> = p["status"]["containerStatuses"].as_array().into_iter().flatten().map(|c| &c["ready"]).collect();
+            ready == [&json!(true), &json!(false), &json!(true)]
+        })
+        .await;
     assert!(!is_ready(&pod));
     let pod = lab.until_pod(&key, "all three", is_ready).await;
     assert!(get(address(&pod, 9090), "/").await.unwrap().starts_with("HTTP/1.1 200"));
@@ -336,7 +337,11 @@ async fn not_ready_means_running_and_outside_the_endpoints() {
     container["readinessProbe"] = json!({"httpGet": {"port": 8080, "path": "/"}, "periodSeconds": 1});
     let later = lab.pod("later", json!({"containers": [container]}));
     lab.until_pod(&later, "ready later", is_ready).await;
-    assert!(lab.said("Unhealthy").iter().any(|m| m == "Readiness probe failed: HTTP probe failed with statuscode: 503"), "{:?}", lab.said("Unhealthy"));
+    assert!(
+        lab.said("Unhealthy").iter().any(|m| m == "Readiness probe failed: HTTP probe failed with statuscode: 503"),
+        "{:?}",
+        lab.said("Unhealthy")
+    );
     let pod = lab.until_pod(&never, "running", |p| p["status"]["phase"] == "Running").await;
     assert!(!is_ready(&pod));
     lab.end().await;
@@ -357,13 +362,22 @@ async fn a_failed_liveness_probe_restarts_the_container() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mapped_images_run_their_command_with_their_environment() {
-    let lab = Lab::start(false, &["worker=sh -c 'echo $GREETING from $POD_NAME at $POD_IP:$PORT as $VERSION; echo oops >&2; trap \"exit 3\" TERM; while :; do sleep 0.1; done'"]);
+    let lab = Lab::start(
+        false,
+        &[
+            "worker=sh -c 'echo $GREETING from $POD_NAME at $POD_IP:$PORT as $VERSION; echo oops >&2; trap \"exit 3\" TERM; while :; do sleep 0.1; done'",
+        ],
+    );
     lab.store.create(&Key::namespaced("", "configmaps", "default", "c"), json!({"data": {"GREETING": "hello"}})).unwrap();
-    let key = lab.pod("p", json!({"containers": [{"name": "app", "image": "registry/worker:v7", "envFrom": [{"configMapRef": {"name": "c"}}]}]}));
+    let key =
+        lab.pod("p", json!({"containers": [{"name": "app", "image": "registry/worker:v7", "envFrom": [{"configMapRef": {"name": "c"}}]}]}));
     // It declares no port, so it counts as ready though it listens nowhere.
     let pod = lab.until_pod(&key, "ready", is_ready).await;
     let ip = pod["status"]["podIP"].as_str().unwrap();
-    let log = until(&lab.store, "log", LIMIT, || lab.logs.path("default", "p", "app", false).filter(|p| std::fs::read_to_string(p).is_ok_and(|t| t.contains("oops")))).await;
+    let log = until(&lab.store, "log", LIMIT, || {
+        lab.logs.path("default", "p", "app", false).filter(|p| std::fs::read_to_string(p).is_ok_and(|t| t.contains("oops")))
+    })
+    .await;
     assert!(std::fs::read_to_string(log).unwrap().contains(" stderr F oops\n"));
     assert!(lab.log("p", "app", false).await.contains(&format!("hello from p at {ip}:8080 as v1\n")));
 
@@ -398,7 +412,10 @@ async fn commands_of_manifests_run_only_when_allowed() {
     let key = Key::namespaced("batch", "jobs", "default", "j");
     let lab = Lab::start(true, &[]);
     lab.store.create(&key, job.clone()).unwrap();
-    let done = until(&lab.store, "complete", LIMIT, || lab.store.get(&key).filter(|j| j["status"]["succeeded"] == 2 && j["status"]["completionTime"].is_string())).await;
+    let done = until(&lab.store, "complete", LIMIT, || {
+        lab.store.get(&key).filter(|j| j["status"]["succeeded"] == 2 && j["status"]["completionTime"].is_string())
+    })
+    .await;
     assert_eq!(done["status"]["conditions"][1]["type"], "Complete");
     for pod in pods(&lab.store) {
         let name = pod["metadata"]["name"].as_str().unwrap();
@@ -475,10 +492,8 @@ async fn nothing_outlives_the_lab_or_its_guard() {
     until_dead(grandchild).await;
 
     // The guard itself is killed: the program goes with it.
-    let mut child = guarded(self_exe(), Path::new("sh"), ["-c", "echo $$; exec sleep 1000"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        guarded(self_exe(), Path::new("sh"), ["-c", "echo $$; exec sleep 1000"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let _hold = child.stdin.take();
     let program = first_line(&mut child).await;
     child.start_kill().unwrap();

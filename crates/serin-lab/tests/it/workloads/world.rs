@@ -86,7 +86,10 @@ pub(super) fn dump(store: &Store) -> String {
         for object in store.list(&resource, None).0 {
             let said = match resource.plural.as_str() {
                 "events" => format!("{} {}", object["reason"], object["message"]),
-                _ => format!("spec.replicas {} status {} meta {}", object["spec"]["replicas"], object["status"], object["metadata"]["deletionTimestamp"]),
+                _ => format!(
+                    "spec.replicas {} status {} meta {}",
+                    object["spec"]["replicas"], object["status"], object["metadata"]["deletionTimestamp"]
+                ),
             };
             text += &format!("{resource} {}: {said}\n", object["metadata"]["name"]);
         }
@@ -120,7 +123,9 @@ pub(super) fn play_kubelet(store: Store, manners: HashMap<String, Manner>, stop:
             let pod = event.object.clone();
             let uid = pod["metadata"]["uid"].as_str().unwrap().to_owned();
             let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
-            let manner = *manners.get(&image).unwrap_or(&Manner { ready_after: Some(Duration::from_millis(500)), ends_after: Duration::from_secs(1) });
+            let manner = *manners
+                .get(&image)
+                .unwrap_or(&Manner { ready_after: Some(Duration::from_millis(500)), ends_after: Duration::from_secs(1) });
             let ending = pod["metadata"].get("deletionTimestamp").is_some();
             let known = seen.get(&uid).copied();
             if event.kind == serin_lab::store::EventKind::Deleted || known == Some(true) || known == Some(false) && !ending {
