@@ -2,8 +2,8 @@
 //!
 //! Reading order: `units` (instants, weights), `plan` (what was asked for), `observe` (what was seen), `state` (what is
 //! remembered), `reason` (why, in words), `action` (what to do), `decide` (the one function that puts them together),
-//! `stats` (how it knows), `route` (how weights are written).
-//! There is deliberately no I/O, no clock and no randomness here: `no_std` lets the compiler hold that.
+//! `stats` (how it knows), `route` (how weights are written), `simulate` (the same decision in a world of chance).
+//! There is deliberately no I/O, no clock and, outside simulated worlds, no randomness here: `no_std` lets the compiler hold that.
 
 #![no_std]
 extern crate alloc;
@@ -20,3 +20,4 @@ pub mod action;
 pub mod decide;
 pub mod stats;
 pub mod binomial;
+pub mod simulate;

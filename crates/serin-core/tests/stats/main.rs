@@ -5,5 +5,6 @@
 mod analysis;
 mod any_input;
 mod reference;
+mod rollouts;
 mod simulation;
 mod table;
