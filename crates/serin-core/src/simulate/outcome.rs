@@ -83,12 +83,24 @@ pub struct Outcome {
 
 /// Simulates the plan's rollout in this world `runs` times.
 pub fn simulate(plan: &Plan, world: &World, runs: u64, seed: u64, longest_s: f64) -> Outcome {
-    let (plan, edges) = (started(plan), edges(plan));
-    let ended: Vec<Run> = (0..runs).map(|i| run(&plan, world, &edges, seed, i, longest_s, Keep::End)).collect();
-    summed(&ended, seed, longest_s)
+    Outcome::of(&simulate_part(plan, world, 0..runs, seed, longest_s), seed, longest_s)
 }
 
-pub(super) fn summed(ended: &[Run], seed: u64, longest_s: f64) -> Outcome {
+/// Some of a seed's runs, without their stories: a caller with several cores gives a part to each, and `Outcome::of` all of them. The parts together are
+/// the same runs as the whole.
+pub fn simulate_part(plan: &Plan, world: &World, numbers: core::ops::Range<u64>, seed: u64, longest_s: f64) -> Vec<Run> {
+    let (plan, edges) = (started(plan), edges(plan));
+    numbers.map(|i| run(&plan, world, &edges, seed, i, longest_s, Keep::End)).collect()
+}
+
+impl Outcome {
+    /// Sums up runs of one seed.
+    pub fn of(runs: &[Run], seed: u64, longest_s: f64) -> Self {
+        summed(runs, seed, longest_s)
+    }
+}
+
+fn summed(ended: &[Run], seed: u64, longest_s: f64) -> Outcome {
     let runs = ended.len() as u64;
     let promoted: Vec<&Run> = ended.iter().filter(|r| r.end == End::Promoted).collect();
     let back: Vec<&Run> = ended.iter().filter(|r| matches!(r.end, End::RolledBack { .. })).collect();

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use super::outcome::{Outcome, summed};
+use super::outcome::Outcome;
 use super::stage::{End, Keep, Run, Supply, play, started};
 use crate::observe::ArmCounts;
 use crate::plan::Plan;
@@ -156,7 +156,7 @@ pub fn replay_against_itself(plan: &Plan, polls: &[Recorded], history: &[ArmCoun
     let plan = started(plan);
     let one = |i| once(&plan, polls, history, Arms::OutOfStable, Random::of_run(seed, i), Keep::End).run;
     let ended: Vec<Run> = (0..runs).map(one).collect();
-    summed(&ended, seed, polls.iter().map(|p| p.seconds.max(0.0)).sum())
+    Outcome::of(&ended, seed, polls.iter().map(|p| p.seconds.max(0.0)).sum())
 }
 
 impl Replayed {
