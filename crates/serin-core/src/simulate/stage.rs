@@ -187,7 +187,8 @@ impl<'a> Stage<'a> {
             let acted = self.act(&decision.actions, keep, &mut run);
             wants_traffic = decision.wants_traffic;
             self.state = decision.next;
-            if let Some(rollout) = self.state.rollout() {
+            // On the way back the target is 0 already: the step is the one that it comes from.
+            if let Some(rollout) = self.state.rollout().filter(|_| !matches!(self.state.phase, Phase::RollingBack(..))) {
                 run.step = if rollout.weight.share == Weight::ALL { self.plan.spec().steps.len() } else { rollout.step };
             }
             if keep == Keep::Story {

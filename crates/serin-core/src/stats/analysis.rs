@@ -95,8 +95,10 @@ pub fn default_weights(is_error_rate: &[bool]) -> Vec<f64> {
 /// Whether errors that come in clumps are looked for, and make every verdict that much slower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Bursts {
-    /// They are.
+    /// They are, and an outage of both arms is not taken for one.
     Auto,
+    /// They are, by section 5 to the letter: an outage slows every later verdict down. For comparison with the reference.
+    Plain,
     /// Every request is taken to fail by itself.
     Off,
 }
@@ -268,7 +270,12 @@ impl Analysis {
 
     /// Errors of stable come in clumps of about this size (1: they do not). Every verdict is that many times slower.
     pub fn burst_factor(&self, metric: usize) -> f64 {
-        self.metrics.get(metric).map_or(1.0, |m| m.bursts.factor())
+        self.metrics.get(metric).map_or(1.0, |m| m.bursts.robust())
+    }
+
+    /// What is known of this metric's bursts.
+    pub fn bursts(&self, metric: usize) -> Option<&Burstiness> {
+        self.metrics.get(metric).map(|m| &m.bursts)
     }
 
     /// What is taken for stable's rate at the next look.
@@ -412,7 +419,8 @@ impl Metric {
         let fit_pool = core::mem::take(&mut self.fit_pool);
         let theta = self.theta();
         let d = match s.bursts {
-            Bursts::Auto => self.bursts.factor(),
+            Bursts::Auto => self.bursts.robust(),
+            Bursts::Plain => self.bursts.factor(),
             Bursts::Off => 1.0,
         };
         let all = outcomes(test, theta, &pool);
@@ -440,10 +448,9 @@ impl Metric {
         f(&mut latched)?;
         (self.fit, self.gross_excluded) = (latched as u8 & 1 != 0, latched as u8 & 2 != 0);
         let b = &mut self.bursts;
-        for n in [&mut b.q, &mut b.w, &mut b.windows, &mut b.expected, &mut b.variance, &mut b.seen] {
-            f(n)?;
-        }
-        let known = core::iter::once(&mut self.known);
+        let windows = [&mut b.q, &mut b.w, &mut b.windows, &mut b.expected, &mut b.variance, &mut b.seen, &mut b.requests];
+        windows.into_iter().chain([&mut b.q_steps, &mut b.w_steps]).try_for_each(&mut *f)?;
+        let known = [&mut self.known, &mut b.before].into_iter();
         let batches = [&mut self.pool, &mut self.fit_pool, &mut self.total, &mut self.step_total];
         known.chain(batches.into_iter().flat_map(|b| [&mut b.canary, &mut b.stable])).flat_map(|c| [&mut c.n, &mut c.x]).try_for_each(f)
     }

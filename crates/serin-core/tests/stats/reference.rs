@@ -36,11 +36,11 @@ fn replays_meet_the_reference() {
         if r.get("new_step") == 1.0 {
             analysis.start_step();
         }
-        let bursts = if r.get("dispersion") == 1.0 { Bursts::Auto } else { Bursts::Off };
+        let bursts = if r.get("dispersion") == 1.0 { Bursts::Plain } else { Bursts::Off };
         let s = Settings { alpha: r.get("alpha"), beta: 0.05, bursts, interval_s: r.get("dt_s") };
         let relative = |what, got: f64, want: f64| close(r.line, what, got, want, 1e-9 * want.abs());
         relative("p_hat", analysis.stable_rate(0), r.get("p_hat"));
-        let factor = if bursts == Bursts::Auto { analysis.burst_factor(0) } else { 1.0 };
+        let factor = if bursts == Bursts::Plain { analysis.bursts(0).expect("one metric").factor() } else { 1.0 };
         relative("disp_factor", factor, r.get("disp_factor"));
         let batch = Batch::new(r.get("dn_c"), r.get("dx_c"), r.get("dn_s"), r.get("dx_s"));
         analysis.judge(&tests, &s, &[Some(batch)], r.get("dt_s"), Counting::Full);

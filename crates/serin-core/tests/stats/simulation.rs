@@ -1,6 +1,6 @@
 //! The claims of section 12, simulated: a part of the table in each run of the tests, the whole by `serin simulate --reference`.
 
-use serin_core::stats::world::{Method, Scene, Trial, reference_cell, reference_cells, try_once};
+use serin_core::stats::world::{Method, Scene, Trial, Until, reference_cell, reference_cells, try_once};
 use serin_core::stats::{Bursts, Settings, random::Random};
 
 /// Every seventh cell, so that each method, rate and share is among them; a fixed seed, so that it always ends the same.
@@ -21,7 +21,7 @@ fn bursts_convict_nobody_when_stables_past_is_known() {
     let scene = Scene { correlation: 0.01, ..Scene::constant(0.01, 0.0, 500.0) };
     let aborted = |bursts| {
         let settings = Settings { bursts, ..Trial::of_section_12().settings };
-        let trial = Trial { settings, until_passed: false, ..Trial::of_section_12() };
+        let trial = Trial { settings, until: Until::Abort, ..Trial::of_section_12() };
         (0..60).filter(|i| try_once(&scene, &[(0.5, 1800.0)], &trial, &mut Random::of_run(9, *i)).aborted_s.is_some()).count()
     };
     assert!(aborted(Bursts::Auto) <= 14);
@@ -32,7 +32,7 @@ fn bursts_convict_nobody_when_stables_past_is_known() {
 #[test]
 fn a_fault_that_begins_late_is_found_soon() {
     let scene = Scene { fault_from_s: 1200.0, ..Scene::constant(0.001, 0.05, 50.0) };
-    let trial = Trial { until_passed: false, ..Trial::of_section_12() };
+    let trial = Trial { until: Until::Abort, ..Trial::of_section_12() };
     let mut took: Vec<f64> = (0..100)
         .filter_map(|i| try_once(&scene, &[(0.1, 1800.0)], &trial, &mut Random::of_run(4, i)).aborted_s)
         .map(|s| s - 1200.0)

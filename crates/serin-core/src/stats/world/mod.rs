@@ -1,11 +1,14 @@
 //! Simulated requests, and what the tests make of them: the proof by numbers of what `docs/statistics.md` says.
 //!
 //! One step or a few, without pods, routes or people: the whole rollout over `decide` is `crate::simulate`. Everything is seeded, time is a number.
-//! `peers` holds the methods that others use, for comparison; `reference` the table and where it comes from.
+//! `peers` holds the methods that others use, for comparison; `reference` the table and where it comes from, `extra` the
+//! other studies.
 
+mod extra;
 mod peers;
 mod reference;
 
+pub use extra::{StudyRow, StudyTable, studies};
 pub use peers::Method;
 pub use reference::{Cell, Compared, ReferenceTable, reference_cell, reference_cells, reference_table};
 
@@ -65,6 +68,28 @@ impl Scene {
     }
 }
 
+/// What is known of stable before the rollout, when it had every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    /// Nothing.
+    Unknown,
+    /// Its rate, and nothing of bursts.
+    Rate,
+    /// Every poll.
+    Polls,
+}
+
+/// What ends a trial before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// A passed step, or an abort.
+    Verdict,
+    /// An abort.
+    Abort,
+    /// Nothing: how often each threshold is ever reached.
+    End,
+}
+
 /// How Serin looks at a scene.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trial {
@@ -76,19 +101,19 @@ pub struct Trial {
     pub poll_s: f64,
     /// See `Settings`.
     pub settings: Settings,
-    /// Whether stable's last 30 minutes are known before.
-    pub history: bool,
+    /// What is known of stable's last 30 minutes.
+    pub past: Past,
     /// A step is not passed before so many seconds.
     pub least_s: f64,
-    /// Whether the first passed step ends the trial.
-    pub until_passed: bool,
+    /// What ends the trial before its time.
+    pub until: Until,
 }
 
 impl Trial {
     /// Section 12's: 0.5 points, a poll every 10 s, half of the budget, stable's last 30 minutes known.
     pub const fn of_section_12() -> Self {
         let settings = Settings { alpha: 0.05, beta: 0.05, bursts: Bursts::Off, interval_s: 10.0 };
-        Self { margin: 0.005, weight: 0.5, poll_s: 10.0, settings, history: true, least_s: 60.0, until_passed: true }
+        Self { margin: 0.005, weight: 0.5, poll_s: 10.0, settings, past: Past::Polls, least_s: 60.0, until: Until::Verdict }
     }
 }
 
@@ -106,14 +131,12 @@ pub struct Ended {
 /// Steps of (canary's share, seconds), judged by Serin.
 pub fn try_once(scene: &Scene, steps: &[(f64, f64)], trial: &Trial, random: &mut Random) -> Ended {
     let tests = [MetricTest { test: Test::Compare { margin: trial.margin, ratio: 1.0 }, weight: trial.weight }];
-    let history = trial.history.then(|| {
+    let history = (trial.past != Past::Unknown).then(|| {
         let before = Scene { delta: 0.0, outage: (0.0, 0.0, 0.0), ..*scene };
-        let first = steps.first().map_or(0.0, |s| s.0);
-        // Stable's batches are as large as they will be in the first step.
-        let poll = |_| before.batch(0.0, trial.poll_s, first, random).stable;
+        let poll = |_| before.batch(0.0, trial.poll_s, 0.0, random).stable;
         let polls: Vec<Counts> = (0..libm::ceil(1800.0 / trial.poll_s) as usize).map(poll).collect();
         let sum = polls.iter().fold(Counts::default(), |sum, c| sum.plus(*c));
-        History { n: sum.n, x: sum.x, polls }
+        History { n: sum.n, x: sum.x, polls: if trial.past == Past::Polls { polls } else { Vec::new() } }
     });
     let mut analysis = Analysis::new(&tests, &[history]);
     let (mut ended, mut at_s) = (Ended::default(), 0.0);
@@ -126,13 +149,16 @@ pub fn try_once(scene: &Scene, steps: &[(f64, f64)], trial: &Trial, random: &mut
             ended.failed += batch.canary.x;
             analysis.judge(&tests, &trial.settings, &[Some(batch)], trial.poll_s, Counting::Full);
             let harm = analysis.harm(&tests, &trial.settings);
-            if harm.failed {
+            if harm.failed && ended.aborted_s.is_none() {
                 ended.aborted_s = Some(at_s);
-                return ended;
+                if trial.until != Until::End {
+                    return ended;
+                }
             }
-            if ended.passed_s.is_none() && at_s - begun >= trial.least_s && !harm.suspected && analysis.fitness(0, &trial.settings).fit {
+            let free = !harm.suspected || trial.until == Until::End;
+            if ended.passed_s.is_none() && at_s - begun >= trial.least_s && free && analysis.fitness(0, &trial.settings).fit {
                 ended.passed_s = Some(at_s);
-                if trial.until_passed {
+                if trial.until == Until::Verdict {
                     return ended;
                 }
             }
@@ -158,7 +184,7 @@ mod tests {
     #[test]
     fn a_trial_of_the_same_seed_ends_the_same() {
         let scene = Scene { correlation: 0.01, ..Scene::constant(0.01, 0.05, 50.0) };
-        let trial = Trial { history: true, ..Trial::of_section_12() };
+        let trial = Trial::of_section_12();
         let run = || try_once(&scene, &[(0.1, 1800.0)], &trial, &mut Random::of_run(5, 1));
         assert_eq!(run(), run());
         assert!(run().aborted_s.is_some());

@@ -117,7 +117,7 @@ pub(super) fn summed(ended: &[Ended]) -> Cell {
     }
 }
 
-pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let n = values.len();
     let (a, b) = (values.get(n.checked_sub(1)? / 2)?, values.get(n / 2)?);
