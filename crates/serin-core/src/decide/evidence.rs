@@ -11,7 +11,7 @@ use crate::observe::{ArmCounts, Reading, Traffic, Workload};
 use crate::plan::{Bad, Metric};
 use crate::reason::{Measured, Reason};
 use crate::state::{EndCause, PauseCause, Phase, Rollout, Target};
-use crate::stats::{Analysis, Batch, Counting, Counts, History, MetricTest, Test, interval};
+use crate::stats::{Analysis, Batch, Counting, Counts, History, MetricTest, Test};
 use crate::units::Weight;
 
 impl Look<'_> {
@@ -125,16 +125,12 @@ impl Look<'_> {
         reading.no_cluster > 0.0 && settling && rollout.weight.share > rollout.weight.before
     }
 
-    /// At 100 %: stable's upper limit so far, plus the margin, stands in for stable (specification, section 7).
+    /// At 100 %: what stands in for stable (`Analysis::frozen`).
     pub(super) fn frozen_limits(&self, rollout: &Rollout) -> Vec<f64> {
         let alpha = self.plan.settings().alpha;
-        let limit = |(i, t): (usize, &MetricTest)| match &t.test {
-            Test::Limit { max } => *max,
-            Test::Compare { margin, ratio } => {
-                let stable = rollout.analysis.totals(i).stable;
-                let (_, upper) = interval::rate(stable, alpha);
-                (margin + ratio * upper).clamp(1e-6, 1.0)
-            }
+        let limit = |(i, t): (usize, &MetricTest)| match rollout.analysis.frozen(i, &t.test, alpha) {
+            Some(Test::Limit { max }) => max,
+            Some(Test::Compare { .. }) | None => 1.0,
         };
         self.plan.tests().iter().enumerate().map(limit).collect()
     }

@@ -25,7 +25,8 @@ pub struct World {
     pub swing: f64,
     /// Seconds of a swing.
     pub swing_s: f64,
-    /// Inner correlation of failures: each version's rate is drawn anew every ten seconds from a beta law. 0: each request fails by itself.
+    /// Inner correlation of failures: the rate that both versions share by nature is drawn anew for each, every ten seconds, from a beta law. 0: each
+    /// request fails by itself. Faults come on top of it.
     pub bursts: f64,
     /// How long requests take.
     pub latency: Latency,
@@ -215,18 +216,18 @@ impl Supply for Chance<'_> {
     fn flow(&mut self, at_s: f64, seconds: f64, share: f64, step: usize) -> (ArmCounts, ArmCounts) {
         let stable = self.stable_errors(at_s);
         let (more, factor, added_ms) = self.fault(at_s, step);
-        let canary = (stable + more).clamp(0.0, 1.0);
-        let mut rates = [canary, stable];
-        if self.world.bursts > 0.0 {
+        let mut rates = [stable; 2];
+        if self.world.bursts > 0.0 && stable > 0.0 {
             if at_s >= self.drawn_until_s {
                 self.drawn_until_s = at_s + BURST_S;
-                self.drawn = rates.map(|r| if r > 0.0 { self.random.bursty_rate(r, self.world.bursts) / r } else { 1.0 });
+                self.drawn = [0, 1].map(|_| self.random.bursty_rate(stable, self.world.bursts) / stable);
             }
-            rates = [0, 1].map(|i| (rates[i] * self.drawn[i]).min(1.0));
+            rates = self.drawn.map(|stretch| (stable * stretch).min(1.0));
         }
+        let [canary, stable] = rates;
         let mean = self.world.rate_at(at_s) * seconds;
-        let canary = self.arm(mean * share, rates[0], factor, added_ms);
-        (canary, self.arm(mean * (1.0 - share), rates[1], 1.0, 0.0))
+        let canary = self.arm(mean * share, (canary + more).clamp(0.0, 1.0), factor, added_ms);
+        (canary, self.arm(mean * (1.0 - share), stable, 1.0, 0.0))
     }
 
     fn ends_s(&self) -> f64 {

@@ -52,12 +52,12 @@ impl Test {
         }
     }
 
-    /// Section 7, for when nothing goes to stable any more: the limit that stands in its place, from the upper display limit of its
-    /// last known counts. A drift of stable is then no longer cancelled; say "baseline frozen" with the verdict.
+    /// The same question with stable's rate given: a limit in stable's place. A drift of stable is then no longer cancelled; say "baseline
+    /// frozen" with the verdict.
     #[must_use]
-    pub fn frozen(&self, stable: Counts, alpha: f64) -> Self {
+    pub fn over(&self, stable: f64) -> Self {
         match self.clean() {
-            Self::Compare { margin, ratio } => Self::Limit { max: (margin + ratio * super::interval::rate(stable, alpha).1).min(1.0) },
+            Self::Compare { margin, ratio } => Self::Limit { max: (margin + ratio * stable).clamp(0.0, 1.0) },
             limit @ Self::Limit { .. } => limit,
         }
     }
@@ -200,8 +200,33 @@ struct Metric {
     /// The part of it that may count for fitness.
     fit_pool: Batch,
     bursts: Burstiness,
+    stretch: Stretch,
     total: Batch,
     step_total: Batch,
+}
+
+/// Stable's worst five minutes or more: what a limit that stands in for stable has to allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Stretch {
+    now: Counts,
+    seconds: f64,
+    worst: Counts,
+}
+
+/// Shorter stretches would let a single burst speak for stable.
+const STRETCH_S: f64 = 300.0;
+
+impl Stretch {
+    fn add(&mut self, stable: Counts, seconds: f64) {
+        self.now = self.now.plus(stable);
+        self.seconds += seconds;
+        if self.seconds >= STRETCH_S {
+            if self.worst.n <= 0.0 || self.now.rate() > self.worst.rate() {
+                self.worst = self.now;
+            }
+            (self.now, self.seconds) = (Counts::default(), 0.0);
+        }
+    }
 }
 
 impl Analysis {
@@ -230,6 +255,7 @@ impl Analysis {
         let keep = libm::exp2(-seconds / HALF_LIFE_S);
         for ((metric, test), batch) in self.metrics.iter_mut().zip(tests).zip(batches) {
             if let Some(batch) = batch {
+                metric.stretch.add(batch.clean().stable, seconds);
                 metric.judge(&test.test.clean(), &s, batch.clean(), keep, counting);
             }
         }
@@ -271,6 +297,17 @@ impl Analysis {
     /// Errors of stable come in clumps of about this size (1: they do not). Every verdict is that many times slower.
     pub fn burst_factor(&self, metric: usize) -> f64 {
         self.metrics.get(metric).map_or(1.0, |m| m.bursts.robust())
+    }
+
+    /// Section 7, for when stable has no requests any more: the limit that stands in its place, so that what stable itself did in this rollout
+    /// would not break it. That is the margin on top of the upper limit of stable's rate, or of the rate of its worst five minutes, where those
+    /// were certainly worse than the rest: a rate that swings has no single level. `None`: no such metric.
+    pub fn frozen(&self, metric: usize, test: &Test, alpha: f64) -> Option<Test> {
+        let m = self.metrics.get(metric)?;
+        let (all, worst) = (m.total.stable, m.stretch.worst);
+        let certainly = worst.n > 0.0 && super::interval::rate(worst, alpha).0 > all.rate();
+        let overall = super::interval::rate(all, alpha).1;
+        Some(test.over(if certainly { overall.max(worst.rate()) } else { overall }))
     }
 
     /// What is known of this metric's bursts.
@@ -450,7 +487,8 @@ impl Metric {
         let b = &mut self.bursts;
         let windows = [&mut b.q, &mut b.w, &mut b.windows, &mut b.expected, &mut b.variance, &mut b.seen, &mut b.requests];
         windows.into_iter().chain([&mut b.q_steps, &mut b.w_steps]).try_for_each(&mut *f)?;
-        let known = [&mut self.known, &mut b.before].into_iter();
+        f(&mut self.stretch.seconds)?;
+        let known = [&mut self.known, &mut b.before, &mut self.stretch.now, &mut self.stretch.worst].into_iter();
         let batches = [&mut self.pool, &mut self.fit_pool, &mut self.total, &mut self.step_total];
         known.chain(batches.into_iter().flat_map(|b| [&mut b.canary, &mut b.stable])).flat_map(|c| [&mut c.n, &mut c.x]).try_for_each(f)
     }

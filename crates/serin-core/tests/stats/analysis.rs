@@ -316,11 +316,27 @@ fn a_checkpoint_of_another_format_is_refused_by_name() {
 }
 
 #[test]
-fn a_frozen_baseline_allows_what_stable_may_have_had_and_the_margin() {
-    let Test::Limit { max } = compare(0.005)[0].test.frozen(Counts::new(10_000.0, 100.0), 0.05) else { panic!("a limit") };
-    assert!((0.0175..0.0195).contains(&max), "{max}");
-    assert_eq!(Test::Limit { max: 0.02 }.frozen(Counts::default(), 0.05), Test::Limit { max: 0.02 });
-    assert_eq!(compare(0.005)[0].test.frozen(Counts::default(), 0.05), Test::Limit { max: 1.0 }, "nothing known allows everything");
+fn a_frozen_baseline_allows_what_stable_did_and_the_margin() {
+    let tests = compare(0.005);
+    let limit = |rates: &[f64]| {
+        let mut a = started(&tests);
+        for rate in rates {
+            poll(&mut a, &tests, Batch::new(0.0, 0.0, 1000.0, 1000.0 * rate));
+        }
+        match a.frozen(0, &tests[0].test, 0.05) {
+            Some(Test::Limit { max }) => max,
+            other => panic!("{other:?}"),
+        }
+    };
+    let even = limit(&[0.01; 120]);
+    assert!((0.015..0.017).contains(&even), "{even}");
+    // Half an hour of which five minutes had twice the errors: those are allowed as well.
+    let mut swings = [0.01; 180];
+    swings[60..90].fill(0.02);
+    assert!((0.0249..0.0251).contains(&limit(&swings)), "{}", limit(&swings));
+    assert_eq!(limit(&[]), 1.0, "nothing known allows everything");
+    assert_eq!(started(&tests).frozen(0, &Test::Limit { max: 0.02 }, 0.05), Some(Test::Limit { max: 0.02 }));
+    assert_eq!(started(&tests).frozen(1, &tests[0].test, 0.05), None);
 }
 
 #[test]

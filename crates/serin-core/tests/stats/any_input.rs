@@ -31,7 +31,7 @@ fn history() -> impl Strategy<Value = Option<History>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn no_input_breaks_the_analysis(
         tests in prop::collection::vec(metric(), 0..4),

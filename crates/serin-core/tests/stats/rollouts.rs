@@ -51,7 +51,7 @@ fn faulty(errors: f64) -> Vec<Fault> {
 
 #[test]
 fn a_healthy_canary_is_promoted_and_none_is_taken_back() {
-    let outcome = simulate(&plan(), &World::default(), 100, 1, HOUR * 4.0);
+    let outcome = simulate(&plan(), &World::default(), 40, 1, HOUR * 4.0);
     assert_eq!((outcome.promoted.share, outcome.rolled_back.share), (1.0, 0.0), "{outcome}");
     let (median, _) = outcome.promoted_s.expect("promoted");
     assert!((20.0 * 60.0..40.0 * 60.0).contains(&median), "{outcome}");
@@ -80,20 +80,20 @@ fn a_fault_that_begins_with_the_third_step_ends_the_third_step() {
     assert_eq!(outcome.by_step.keys().copied().collect::<Vec<_>>(), [3], "{outcome}");
 }
 
-/// An outage of ten points that both share, and a rate that swings: at most 5 % of 200 may be aborted by chance; more than 26 have a chance below 1e-6.
+/// An outage of ten points that both share, and a rate that swings: at most 5 % of 80 may be aborted by chance; more than 16 have a chance below 1e-6.
 #[test]
 fn a_shared_outage_takes_nobody_back() {
     let outage = Outage { from_s: 300.0, seconds: 240.0, errors: 0.10 };
     let world = World { error_rate: 0.01, swing: 0.8, swing_s: 900.0, outages: vec![outage], ..World::default() };
-    let outcome = simulate(&plan(), &world, 200, 5, HOUR * 4.0);
-    assert!(outcome.rolled_back.share <= 0.13, "{outcome}");
+    let outcome = simulate(&plan(), &world, 80, 5, HOUR * 2.0);
+    assert!(outcome.rolled_back.share <= 0.2, "{outcome}");
 }
 
 #[test]
 fn a_canary_worse_by_twice_the_margin_is_not_promoted() {
     let world = World { error_rate: 0.01, faults: faulty(0.01), ..World::default() };
-    let outcome = simulate(&plan(), &world, 100, 6, HOUR * 2.0);
-    assert!(outcome.promoted.share <= 0.18, "{outcome}");
+    let outcome = simulate(&plan(), &world, 40, 6, HOUR);
+    assert!(outcome.promoted.share <= 0.3, "{outcome}");
 }
 
 #[test]

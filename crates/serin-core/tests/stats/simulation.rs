@@ -3,15 +3,15 @@
 use serin_core::stats::world::{Method, Scene, Trial, Until, reference_cell, reference_cells, try_once};
 use serin_core::stats::{Bursts, Settings, random::Random};
 
-/// Every seventh cell, so that each method, rate and share is among them; a fixed seed, so that it always ends the same.
+/// Every eleventh cell, so that each method, rate and share is among them; a fixed seed, so that it always ends the same.
 #[test]
 fn a_part_of_the_reference_table_is_met_within_three_standard_errors() {
     let cells = reference_cells();
-    for (i, cell) in cells.iter().enumerate().step_by(7) {
-        let got = reference_cell(cell, i as u64, 100, 20);
+    for (i, cell) in cells.iter().enumerate().step_by(11) {
+        let got = reference_cell(cell, i as u64, 80, 20);
         assert!(got.off() <= 3.0, "{:.1} standard errors off: {got:?}", got.off());
     }
-    assert!(Method::ALL.iter().all(|m| cells.iter().step_by(7).any(|c| c.method == *m)));
+    assert!(Method::ALL.iter().all(|m| cells.iter().step_by(11).any(|c| c.method == *m)));
 }
 
 /// Bursts of inner correlation 0.01 at 5,000 requests a poll: untreated, every identical canary would be aborted. 60 runs of a 5 % promise: more

@@ -8,7 +8,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::reference::median;
+use super::reference::{median, standard_errors};
 use super::{Ended, Past, Scene, Trial, Until, try_once};
 use crate::stats::analysis::{Analysis, Bursts, Counting, History, MetricTest, Settings};
 use crate::stats::counts::{Batch, Counts};
@@ -40,12 +40,8 @@ impl StudyRow {
     /// By how many standard errors aborts and passes differ from the reference, whichever is more.
     pub fn off(&self) -> f64 {
         let (r, s) = self.runs;
-        let off = |a: f64, b: f64| {
-            let p = (a * r + b * s) / (r + s) / 100.0;
-            let error = 100.0 * libm::sqrt(p * (1.0 - p) * (1.0 / r + 1.0 / s));
-            if a == b { 0.0 } else { libm::fabs(a - b) / error.max(1e-12) }
-        };
-        let either = [self.abort_pct, self.pass_pct].map(|(here, reference)| reference.map_or(0.0, |r| off(here, r)));
+        let off = |(here, reference): (f64, Option<f64>)| reference.map_or(0.0, |of| standard_errors((here, r), (of, s)));
+        let either = [self.abort_pct, self.pass_pct].map(off);
         either[0].max(either[1])
     }
 }

@@ -55,15 +55,17 @@ pub struct Compared {
 impl Compared {
     /// By how many standard errors the shares of aborts and promotions are off, whichever is more.
     pub fn off(&self) -> f64 {
-        let off = |a: f64, b: f64| {
-            let (a, b, r, s) = (a / 100.0, b / 100.0, self.here.runs, self.reference.runs);
-            let p = (a * r + b * s) / (r + s);
-            // Two shares that are 0 or 1 do not differ.
-            let error = libm::sqrt(p * (1.0 - p) * (1.0 / r + 1.0 / s));
-            if a == b { 0.0 } else { libm::fabs(a - b) / error.max(1e-12) }
-        };
+        let off = |a, b| standard_errors((a, self.here.runs), (b, self.reference.runs));
         off(self.here.abort_pct, self.reference.abort_pct).max(off(self.here.promote_pct, self.reference.promote_pct))
     }
+}
+
+/// By how many standard errors two percentages of so many runs differ, with Yates' correction, as many are near 0 or 100.
+pub(super) fn standard_errors((a, r): (f64, f64), (b, s): (f64, f64)) -> f64 {
+    let (a, b, both) = (a / 100.0, b / 100.0, 1.0 / r + 1.0 / s);
+    let p = (a * r + b * s) / (r + s);
+    let error = libm::sqrt(p * (1.0 - p) * both);
+    if error > 0.0 { (libm::fabs(a - b) - 0.5 * both).max(0.0) / error } else { 0.0 }
 }
 
 /// The cells of the reference, not simulated yet.
