@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::deployment::status::put_count;
 use super::events::About;
 use super::object::{
-    annotation, condition_true, controlled_by, delete_pod, deleting, edit, flag, items, map, name, namespace, namespace_ending,
+    annotation, condition_true, controlled_by, controller, delete_pod, deleting, edit, flag, items, map, name, namespace, namespace_ending,
     new_condition, number, owner_reference, pod_active, pod_ready, pods, set_condition, suffix, text, time, uid,
 };
 use super::queue::{Context, Requeue};
@@ -26,7 +26,10 @@ const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 
 /// Brings one Job nearer to its end.
 pub fn reconcile(context: &Context, key: &Key) -> Requeue {
-    let Some(job) = context.store.get(key) else { return Requeue::No };
+    let Some(job) = context.store.get(key) else {
+        release_orphans(context, key);
+        return Requeue::No;
+    };
     let now = (context.store.clock())();
     let mut mine = pods(&context.store, namespace(&job));
     mine.retain(|pod| controlled_by(pod, &job));
@@ -187,6 +190,16 @@ fn count_finished(context: &Context, key: &Key, job: &Value, mine: &[Object]) {
             }
         });
         untrack(context, pod);
+    }
+}
+
+/// Pods of a Job that is gone have nobody left to count them.
+fn release_orphans(context: &Context, key: &Key) {
+    for pod in pods(&context.store, key.namespace.as_deref().unwrap_or_default()) {
+        let owner = controller(&pod).filter(|owner| text(owner, "/kind") == "Job" && text(owner, "/name") == key.name);
+        if owner.is_some() {
+            untrack(context, &pod);
+        }
     }
 }
 

@@ -327,7 +327,11 @@ async fn a_namespace_goes_when_all_in_it_is_gone() {
     world.store.create(&key, json!({"spec": {"finalizers": ["kubernetes"]}, "metadata": {"finalizers": ["kubernetes"]}})).unwrap();
     world.store.create(&deployments("d"), deployment("d", "v1", 2)).unwrap();
     world.store.create(&service("my-app"), my_service()).unwrap();
+    let job =
+        json!({"spec": {"completions": 1, "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}}}});
+    world.store.create(&Key::namespaced("batch", "jobs", "default", "j"), job).unwrap();
     until_rolled_out(&world.store, "d").await;
+    until(&world.store, "the job runs", LONG, || (pods(&world.store).iter().filter(|p| is_ready(p)).count() == 3).then_some(())).await;
     world.store.delete(&key, None, 0).unwrap();
     until(&world.store, "gone", LONG, || world.store.get(&key).is_none().then_some(())).await;
     for resource in world.store.resources() {
