@@ -3,8 +3,10 @@
 //! A lab has a name and a directory; a lock in it is held as long as the lab lives, whatever ends it. What other
 //! processes need to know (`serin lab status`, `down`) stands in `lab.json`; the kubeconfig lies beside it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,10 +14,13 @@ use futures::StreamExt;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, LogError, LogRequest, LogStream, Logs, ServeError, Serving, write_private};
+use crate::mesh::envoy::Found;
+use crate::mesh::{self, Mesh, MeshConfig, MeshError};
 use crate::store::{Clock, Key, Store};
 use crate::workloads::{self, IpError, LogOptions, PodIps, WorkloadConfig};
 
@@ -41,6 +46,8 @@ pub struct LabConfig {
     pub exec: bool,
     /// YAML texts that are applied before anything runs: CRDs, mostly.
     pub manifests: Vec<String>,
+    /// The Envoy that plays the mesh, as `mesh::envoy::find` gave it; `None`: a lab without a mesh.
+    pub envoy: Option<Found>,
     /// The wall clock.
     pub clock: Clock,
 }
@@ -56,6 +63,7 @@ impl LabConfig {
             images: Vec::new(),
             exec: false,
             manifests: Vec::new(),
+            envoy: None,
             clock: Arc::new(jiff::Timestamp::now),
         }
     }
@@ -86,6 +94,9 @@ pub enum LabError {
     /// Addresses of pods.
     #[error(transparent)]
     Addresses(#[from] IpError),
+    /// Envoy, or what it needs.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
     /// A manifest to start with was refused.
     #[error("apply {0}")]
     Manifest(String),
@@ -107,14 +118,16 @@ pub struct LabInfo {
     pub dir: PathBuf,
     /// Since when it runs (RFC 3339).
     pub started: String,
-    /// Addresses that other parts listen on, by what they are (`callers`, `gateway/istio-system/ingress:80`).
-    pub addresses: std::collections::BTreeMap<String, String>,
+    /// Addresses that other parts listen on, by what they are: `callers` (in the mesh; the service is chosen by the Host header),
+    /// `gateway/NAMESPACE/NAME:PORT`, `metrics` (of the callers' proxy), `envoy-admin`.
+    pub addresses: BTreeMap<String, String>,
 }
 
 /// A running lab. Dropping it without [`Lab::stop`] ends its tasks' processes too, but less gently.
 pub struct Lab {
     api: Api,
     info: LabInfo,
+    mesh: Option<Mesh>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     _lock: File,
@@ -146,35 +159,39 @@ impl Lab {
         // From here on, leaving early must end what was started.
         let guard = stop.clone().drop_guard();
         let serving = api.serve(config.port, stop.clone()).await?;
-        let info = LabInfo {
+        let mut info = LabInfo {
             name: name.clone(),
             pid: std::process::id(),
             api: serving.url.clone(),
             kubeconfig: dir.join("kubeconfig"),
             dir: dir.clone(),
             started: crate::store::seconds((config.clock)()),
-            addresses: std::collections::BTreeMap::new(),
+            addresses: BTreeMap::new(),
         };
         serving.write_kubeconfig(&format!("serin-{name}"), &info.kubeconfig)?;
+        let mesh_config = config.envoy.map(|envoy| MeshConfig { self_exe: config.self_exe.clone(), envoy, dir: dir.join("envoy"), ips: ips.clone() });
         let workload = WorkloadConfig { self_exe: config.self_exe, logs, exec: config.exec, ips, images: config.images };
         let housekeeping = api.clone();
         let ended = stop.clone();
         let Serving { task, .. } = serving;
-        let tasks = vec![
+        let mut tasks = vec![
             task,
             tokio::spawn(async move { housekeeping.run(ended).await }),
-            tokio::spawn(workloads::run(store, workload, stop.clone())),
+            tokio::spawn(workloads::run(store.clone(), workload, stop.clone())),
         ];
-        let lab = Self { api, info, stop, tasks, _lock: lock };
-        lab.write_info()?;
+        let mesh = match mesh_config {
+            Some(config) => Some(mesh::start(store, config, stop.clone()).await?),
+            None => None,
+        };
+        if let Some(mesh) = &mesh {
+            let fixed = [("callers", mesh.outbound), ("metrics", mesh.telemetry), ("envoy-admin", mesh.admin)];
+            info.addresses.extend(fixed.map(|(name, address)| (name.to_owned(), address.to_string())));
+            tasks.push(tokio::spawn(tell_gateways(info.clone(), mesh.gateways.clone(), stop.clone())));
+        }
+        let lab = Self { api, info, mesh, stop, tasks, _lock: lock };
+        write_info(&lab.info)?;
         let _ = guard.disarm();
         Ok(lab)
-    }
-
-    fn write_info(&self) -> Result<(), LabError> {
-        let path = self.info.dir.join("lab.json");
-        let text = serde_json::to_vec_pretty(&self.info).unwrap_or_default();
-        write_private(&path, &text).map_err(|cause| LabError::File { what: "write", path, cause })
     }
 
     /// What others may know of it.
@@ -190,6 +207,11 @@ impl Lab {
     /// Its API, for clients in this process.
     pub fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// Its mesh, if it has one.
+    pub fn mesh(&self) -> Option<&Mesh> {
+        self.mesh.as_ref()
     }
 
     /// Cancelled when the lab stops; a part that fails for good cancels it.
@@ -208,6 +230,28 @@ impl Lab {
         for file in ["lab.json", "kubeconfig"] {
             // Not there is as good.
             let _ = fs::remove_file(self.info.dir.join(file));
+        }
+    }
+}
+
+fn write_info(info: &LabInfo) -> Result<(), LabError> {
+    let path = info.dir.join("lab.json");
+    let text = serde_json::to_vec_pretty(info).unwrap_or_default();
+    write_private(&path, &text).map_err(|cause| LabError::File { what: "write", path, cause })
+}
+
+/// Keeps the ports of Gateways in `lab.json`: they come and go with the objects.
+async fn tell_gateways(info: LabInfo, mut gateways: watch::Receiver<BTreeMap<String, SocketAddr>>, stop: CancellationToken) {
+    loop {
+        let now = gateways.borrow_and_update().clone();
+        let mut info = info.clone();
+        info.addresses.extend(now.iter().map(|(name, address)| (format!("gateway/{name}"), address.to_string())));
+        if let Err(error) = write_info(&info) {
+            tracing::warn!(%error, "lab.json");
+        }
+        tokio::select! {
+            changed = gateways.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod apply;
 mod lab;
+mod mesh;
 mod rest;
 mod workloads;
 mod world;
