@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 use super::call::Call;
@@ -123,7 +123,16 @@ pub(super) fn list(api: &Api, call: &Call) -> ApiResult<Response> {
             meta["remainingItemCount"] = left.into();
         }
     }
-    let mut response = encode(accepted, StatusCode::OK, &listed(api, call, accepted, &items, meta))?;
+    let mut response = match accepted {
+        // Written as text, without copying the objects first.
+        Accepted { form: Form::Whole, yaml: false } => {
+            let items: Vec<String> = items.iter().map(|o| o.to_string()).collect();
+            let head = json!({"apiVersion": call.api_version(), "kind": call.kind.list_kind, "metadata": meta}).to_string();
+            let text = format!("{},\"items\":[{}]}}", head.strip_suffix('}').unwrap_or(&head), items.join(","));
+            ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+        }
+        accepted => encode(accepted, StatusCode::OK, &listed(api, call, accepted, &items, meta))?,
+    };
     warn(&mut response, &deprecations(call));
     Ok(response)
 }

@@ -166,7 +166,8 @@ impl State {
     fn line(&mut self, what: &str, object: &Object) -> Bytes {
         let object = shown(&self.call, object);
         let shown = match self.form {
-            Form::Whole => return line(&json!({"type": what, "object": &*object})),
+            // Written as text, not copied first: every watcher gets its own line.
+            Form::Whole => return format!("{{\"type\":\"{what}\",\"object\":{object}}}\n").into(),
             Form::Metadata => metadata_only(&object),
             Form::Table => {
                 let meta = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
