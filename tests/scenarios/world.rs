@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serin_core::action::{Action, Guard};
-use serin_core::observe::{ArmCounts, Observation, Reading, Request, RequestAction, Route, Rules, SourceProblem, Split, Traffic, Workload};
+use serin_core::observe::{ArmCounts, Observation, Obstacle, Reading, Request, RequestAction, Route, Rules, SourceProblem, Split, Traffic, Workload};
 use serin_core::units::{ObjectName, Timestamp, VersionName, Weight};
 
 /// One file of this folder.
@@ -91,6 +91,8 @@ pub(crate) struct Change {
     pub(crate) rate: Option<f64>,
     /// Fields of the spec that change.
     pub(crate) spec: Option<serde_json::Value>,
+    /// Something about the routes that Serin may not work with; empty: gone again.
+    pub(crate) obstacle: Option<String>,
     /// A freeze by its reason; empty: thawed.
     pub(crate) freeze: Option<String>,
     /// An abort made on the routes themselves, as `serin abort` does without a controller.
@@ -181,6 +183,8 @@ pub(crate) struct World {
     pub(crate) requests: Vec<Request>,
     /// A freeze.
     pub(crate) freeze: Option<String>,
+    /// What is wrong with the routes.
+    pub(crate) obstacle: Option<String>,
     /// The source's trouble.
     pub(crate) source: Option<SourceProblem>,
     no_subsets: Option<String>,
@@ -213,6 +217,7 @@ impl World {
             spec: story.spec.clone(),
             requests: Vec::new(),
             freeze: None,
+            obstacle: None,
             source: None,
             no_subsets: story.no_subsets.clone(),
             rate: story.rate,
@@ -363,6 +368,9 @@ impl World {
         if let Some(freeze) = &change.freeze {
             self.freeze = (!freeze.is_empty()).then(|| freeze.clone());
         }
+        if let Some(obstacle) = &change.obstacle {
+            self.obstacle = (!obstacle.is_empty()).then(|| obstacle.clone());
+        }
         if change.abort_on_route {
             let uid = change.rollout.clone();
             for route in &mut self.routes {
@@ -426,7 +434,7 @@ impl World {
             requests,
             abort: abort.into_iter().next(),
             freeze: self.freeze.clone(),
-            obstacle: None,
+            obstacle: self.obstacle.clone().map(|what| Obstacle { code: "Route".into(), what }),
         }
     }
 

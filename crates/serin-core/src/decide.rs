@@ -30,7 +30,10 @@ pub fn decide(plan: &Plan, state: &State, seen: &Observation, now: Timestamp) ->
     let mut look = Look::new(plan, state, seen, now);
     if let Some(obstacle) = &seen.obstacle {
         look.say(Reason::Obstacle { code: obstacle.code.clone(), what: obstacle.what.clone() });
-        return look.decided(state);
+        // Nothing is known yet that could be taken back; or nothing may be touched.
+        if obstacle.stops_everything() || look.next.stable.is_none() {
+            return look.decided(state);
+        }
     }
     if look.next.stable.is_none() {
         look.adopt();
@@ -121,7 +124,10 @@ impl<'a> Look<'a> {
         if self.plan.spec().suspend {
             return Some(Reason::Braked { by: "spec.suspend is set".into() });
         }
-        self.seen.freeze.clone().map(|by| Reason::Braked { by })
+        if let Some(by) = &self.seen.freeze {
+            return Some(Reason::Braked { by: by.clone() });
+        }
+        self.seen.obstacle.as_ref().map(|o| Reason::Obstacle { code: o.code.clone(), what: o.what.clone() })
     }
 
     /// The version that should be on trial, as plan and trigger say; `None`: none but what already is.

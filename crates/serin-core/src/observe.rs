@@ -42,6 +42,14 @@ pub struct Obstacle {
     pub what: String,
 }
 
+impl Obstacle {
+    /// Whether so little is seen, or so little is Serin's to touch, that not even a way back may be gone: no Service to tell which
+    /// Deployments stand behind it, or another release that works on it. Any other obstacle blocks the way forward only.
+    pub fn stops_everything(&self) -> bool {
+        matches!(self.code.as_str(), "NoService" | "NoSelector" | "OtherRelease")
+    }
+}
+
 /// One Deployment behind the service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workload {
