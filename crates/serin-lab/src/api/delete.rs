@@ -192,7 +192,7 @@ fn remove(api: &Api, call: &Call, key: &Key, wish: &Wish) -> ApiResult<(Object, 
         Propagation::Orphan => Some(ORPHAN),
     };
     set_propagation(api, key, add)?;
-    let grace = grace_of(&call.kind, &old, wish.grace);
+    let grace = grace_of(api, &call.kind, &old, wish.grace);
     let object = store.delete(key, uid.as_deref(), grace)?;
     let gone = store.get(key).is_none_or(|now| now["metadata"]["uid"] != object["metadata"]["uid"]);
     if gone && call.kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
@@ -231,13 +231,14 @@ fn set_propagation(api: &Api, key: &Key, add: Option<&str>) -> ApiResult<()> {
     result.map(|_| ()).map_err(Into::into)
 }
 
-/// Seconds that the object has to end: pods that run somewhere have theirs, everything else ends at once.
-pub(super) fn grace_of(kind: &Kind, object: &Value, asked: Option<u64>) -> u64 {
+/// Seconds that the object has to end: pods that run on a node that is there have theirs, everything else ends at once.
+fn grace_of(api: &Api, kind: &Kind, object: &Value, asked: Option<u64>) -> u64 {
     if !kind.is("", "pods") {
         return 0;
     }
     let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    let placed = object["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty());
+    let node = object["spec"]["nodeName"].as_str().filter(|n| !n.is_empty());
+    let placed = node.is_some_and(|n| api.store().get(&Key::cluster("", "nodes", n)).is_some());
     if ended || !placed {
         return 0;
     }

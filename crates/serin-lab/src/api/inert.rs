@@ -11,6 +11,7 @@ pub(super) fn warning(kind: &Kind) -> Option<&'static str> {
         }
         ("rbac.authorization.k8s.io", _) => Some("the lab keeps roles and does not enforce them: its one user may do everything"),
         ("security.istio.io" | "telemetry.istio.io", _) => Some("the lab keeps this kind and its mesh does not act on it"),
+        ("policy", "poddisruptionbudgets") => Some("the lab keeps disruption budgets and does not count them: evictions go through"),
         ("networking.istio.io", "workloadentries") => Some("the lab keeps workload entries and its mesh does not act on them"),
         _ => None,
     }

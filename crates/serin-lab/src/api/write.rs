@@ -219,7 +219,12 @@ pub(super) fn patch(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response>
         return apply_config(api, call, &options, body);
     }
     let node = call.kind_version().node();
-    let sent = |old: &Value| patch.apply_to(node, old);
+    let sent = |old: &Value| {
+        let mut new = patch.apply_to(node, old)?;
+        // A patch may do anything but make another kind of thing of it.
+        check_type(call, &mut new)?;
+        Ok(new)
+    };
     let change = Change { sent: &sent, duplicates: patch.duplicates(), subresource: call.sub.as_deref().unwrap_or_default() };
     let (object, warnings) = modify(api, call, &options, &change)?;
     read::one(api, call, StatusCode::OK, &object, &warnings)

@@ -6,6 +6,7 @@ mod discovery;
 mod kubectl;
 mod lab;
 mod mesh;
+mod odd;
 mod rest;
 mod workloads;
 mod world;
