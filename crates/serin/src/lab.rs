@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::Uri;
 use serin_lab::lab::{Lab, LabConfig, LabInfo, default_root, running};
+use serin_lab::mesh::envoy::{EnvoyError, Found, fetch as fetch_envoy, find as find_envoy};
 
 use crate::exit::Failure;
 
@@ -28,6 +29,7 @@ pub(crate) struct LabOptions {
 /// A lab that runs.
 pub(crate) struct RunningLab {
     lab: Lab,
+    envoy: Found,
     took: Duration,
     _temporary: Option<tempfile::TempDir>,
 }
@@ -41,8 +43,9 @@ impl RunningLab {
     /// # Errors
     /// What lacks, and how to get it.
     pub(crate) async fn start(options: LabOptions) -> Result<Self, Failure> {
-        let begin = Instant::now();
         let self_exe = std::env::current_exe().map_err(|e| Failure::new(format!("cannot find this program: {e}")))?;
+        let envoy = envoy(options.envoy).await?;
+        let begin = Instant::now();
         // A lab that nobody has to find leaves nothing behind.
         let temporary = match options.name {
             None => Some(tempfile::Builder::new().prefix("serin-lab-").tempdir().map_err(|e| Failure::new(format!("cannot make a temporary folder: {e}")))?),
@@ -55,10 +58,11 @@ impl RunningLab {
             images: options.images,
             exec: options.exec,
             manifests: options.manifests,
+            envoy: Some(envoy.clone()),
             ..LabConfig::new(self_exe)
         };
         let lab = Lab::start(config).await.map_err(|e| Failure::new(format!("cannot start the lab: {e}")).hint("serin lab status"))?;
-        Ok(Self { lab, took: begin.elapsed(), _temporary: temporary })
+        Ok(Self { lab, envoy, took: begin.elapsed(), _temporary: temporary })
     }
 
     /// What others may know of it.
@@ -73,7 +77,7 @@ impl RunningLab {
 
     /// What runs, in a line.
     pub(crate) fn headline(&self) -> String {
-        headline(self.info(), self.took)
+        format!("API {} · {} · ready in {:.1} s", self.info().api, name_of(&self.envoy), self.took.as_secs_f64())
     }
 
     /// Where callers inside the mesh send their requests.
@@ -95,10 +99,31 @@ impl RunningLab {
     }
 }
 
-/// What runs, in a line.
-pub(crate) fn headline(info: &LabInfo, took: Duration) -> String {
-    let envoy = info.addresses.get("envoy").map_or_else(String::new, |e| format!(" · {e}"));
-    format!("API {}{envoy} · ready in {:.1} s", info.api, took.as_secs_f64())
+/// `Envoy 1.40.0 (cached)`.
+pub(crate) fn name_of(envoy: &Found) -> String {
+    format!("Envoy {} ({})", envoy.version, envoy.from)
+}
+
+/// The Envoy to run; fetched if there is none, which takes its time.
+///
+/// # Errors
+/// None is there, and none can be had.
+pub(crate) async fn envoy(given: Option<PathBuf>) -> Result<Found, Failure> {
+    on_its_own_thread(move || find_envoy(given.as_deref())).await
+}
+
+/// Gets Envoy into the cache, if it is not there.
+///
+/// # Errors
+/// It cannot be had.
+pub(crate) async fn fetch() -> Result<Found, Failure> {
+    on_its_own_thread(fetch_envoy).await
+}
+
+/// Finding and fetching block; the signals that end the program must not wait for them.
+async fn on_its_own_thread(get: impl FnOnce() -> Result<Found, EnvoyError> + Send + 'static) -> Result<Found, Failure> {
+    let found = tokio::task::spawn_blocking(get).await.map_err(|e| Failure::new(format!("cannot look for Envoy: {e}")))?;
+    found.map_err(|e| Failure::new(e.what).hint(e.hint))
 }
 
 /// Where callers inside the mesh send their requests.

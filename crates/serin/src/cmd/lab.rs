@@ -9,13 +9,14 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use http::Uri;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Format, print};
 use serin_lab::lab::{LabInfo, ask_to_stop, default_root, running};
 
 use crate::exit::{Exit, Failure, Outcome};
-use crate::lab::{LabOptions, RunningLab, callers, find, headline, named};
+use crate::lab::{LabOptions, RunningLab, callers, find, name_of, named};
 use crate::out;
 
 /// A small mesh on this machine: a Kubernetes API, pods as processes, a real Envoy
@@ -211,7 +212,7 @@ async fn background(args: UpArgs) -> Outcome {
     let end = begin + STARTS;
     loop {
         if let Some(info) = named(&args.name).filter(|l| l.pid == child.id()) {
-            show_up(&args, &info, &headline(&info, begin.elapsed()))?;
+            show_up(&args, &info, &&format!("API {} · ready in {:.1} s", info.api, begin.elapsed().as_secs_f64()))?;
             return Ok(Exit::Done);
         }
         if let Some(status) = child.try_wait().map_err(cannot)? {
@@ -314,8 +315,12 @@ async fn logs(args: &LogsArgs) -> Outcome {
 }
 
 async fn fetch(args: &FetchArgs) -> Outcome {
-    let _ = args;
-    Err(Failure::new("not there yet"))
+    let found = crate::lab::fetch().await?;
+    match args.output {
+        Some(format) => print(format, &json!({"path": found.path, "version": found.version, "from": found.from}))?,
+        None => out::answer(&format!("{} at {}\n", name_of(&found), found.path.display()))?,
+    }
+    Ok(Exit::Done)
 }
 
 /// Where callers inside the mesh send their requests.

@@ -22,7 +22,7 @@ pub(crate) const RELEASE: &str = include_str!("../../../../examples/demo/canary-
 pub(crate) const V3: &str = include_str!("../../../../examples/demo/my-app-v3.yaml");
 
 /// Who the demo is in managed fields: a person at a keyboard, and not Serin.
-pub(crate) const MANAGER: &str = "serin-demo";
+pub(crate) const MANAGER: &str = "demo";
 
 /// The objects of a file.
 ///

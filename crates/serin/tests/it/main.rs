@@ -1,4 +1,8 @@
 //! The binary as its users meet it. Tests that need real parts say so, and `./test` runs every one of them.
 
+mod article;
+mod demo;
 mod examples;
+mod support;
+mod survival;
 mod transcripts;

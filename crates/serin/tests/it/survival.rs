@@ -1,0 +1,126 @@
+//! What must hold when things die: the controller, at any moment; the canary, before it lives; and an abort with nobody there.
+
+use std::time::Duration;
+
+use crate::support::{Callers, Lab, alone, call, example, tally, until};
+
+/// The article's objects, mended, and the demo's release; `controller` runs or does not.
+fn article(lab: &Lab) {
+    for file in ["article/my-app-v1.yaml", "article/my-app-v2.yaml", "article/my-app-destination-rule.yaml", "article/my-app-virtual-service.yaml"] {
+        lab.kubectl(&["apply", "-f", example(file).to_str().expect("a path")]);
+    }
+    lab.kubectl(&["patch", "virtualservice", "my-app", "--type", "json", "-p", r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#]);
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v2", "--timeout=60s"]);
+    lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
+    until("the first answer", || if call(&lab.callers()).status == 200 { Ok(()) } else { Err(String::new()) });
+}
+
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn an_abort_works_without_a_controller_and_is_found_by_the_next() {
+    let _alone = alone();
+    let lab = Lab::up(&[]);
+    article(&lab);
+    let mut controller = lab.spawn(&["controller"]);
+    lab.release("the split is found", |s| s["phase"] == "Paused");
+    controller.kill();
+    let callers = Callers::start(&lab.callers(), 2);
+    let out = lab.serin(&["abort", "my-app", "--reason", "errors on checkout"]);
+    assert_eq!(out.status.code(), Some(0), "{}", crate::support::said(&out));
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("v2 10 % → 0 %") && text.contains("did not answer within 1 s"), "{text}");
+    assert_eq!(lab.weights(), [("v1".to_string(), 100), ("v2".to_string(), 0)].into());
+    let uid = lab.object("canaryrelease", "my-app")["status"]["rollout"]["uid"].clone();
+    assert_eq!(lab.object("virtualservice", "my-app")["metadata"]["annotations"]["serin.dev/aborted"], uid);
+    // The next controller finds it, and moves nothing.
+    let _controller = lab.spawn(&["controller"]);
+    lab.release("the abort is found", |s| s["phase"] == "RolledBack");
+    assert_eq!(lab.weights(), [("v1".to_string(), 100), ("v2".to_string(), 0)].into());
+    let seen = callers.end();
+    assert!(seen.iter().all(|s| s.status == 200), "{:?}", tally(&seen));
+    // Asked again, it is done already.
+    let out = lab.serin(&["abort", "my-app"]);
+    assert_eq!(out.status.code(), Some(0), "{}", crate::support::said(&out));
+}
+
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn an_abort_that_would_be_the_outage_wants_force() {
+    let _alone = alone();
+    let lab = Lab::up(&[]);
+    article(&lab);
+    lab.kubectl(&["scale", "deployment/my-app-v1", "--replicas=0"]);
+    until("v1 has no pod", || {
+        let ready = lab.object("deployment", "my-app-v1")["status"]["readyReplicas"].as_i64().unwrap_or(0);
+        if ready == 0 { Ok(()) } else { Err(format!("{ready} ready")) }
+    });
+    let out = lab.serin(&["abort", "my-app"]);
+    assert_eq!(out.status.code(), Some(1), "{}", crate::support::said(&out));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("serin abort my-app --force"), "{}", crate::support::said(&out));
+    assert_eq!(lab.weights()["v2"], 10);
+    let out = lab.serin(&["abort", "my-app", "--force"]);
+    assert_eq!(out.status.code(), Some(0), "{}", crate::support::said(&out));
+    assert_eq!(lab.weights()["v2"], 0);
+}
+
+/// SplitMix64: moments from a printed seed.
+fn draw(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn a_controller_killed_at_twenty_moments_comes_to_the_same_end() {
+    let _alone = alone();
+    let seed = std::env::var("SERIN_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(20_261_125);
+    println!("SERIN_TEST_SEED={seed}");
+    let lab = Lab::up(&[]);
+    article(&lab);
+    let callers = Callers::start(&lab.callers(), 4);
+    let mut draws: u64 = seed;
+    let mut controller = lab.spawn(&["controller"]);
+    lab.release("the split is found", |s| s["phase"] == "Paused");
+    let out = lab.serin(&["resume", "my-app"]);
+    assert_eq!(out.status.code(), Some(0), "{}", crate::support::said(&out));
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(50 + draw(&mut draws) % 950));
+        controller.kill();
+        controller = lab.spawn(&["controller"]);
+    }
+    lab.release("v2 is promoted", |s| s["phase"] == "Idle" && s["stable"]["version"] == "v2");
+    assert_eq!(lab.weights(), [("v1".to_string(), 0), ("v2".to_string(), 100)].into());
+    assert_eq!(lab.object("deployment", "my-app-v1")["spec"]["replicas"], 3);
+    let seen = callers.end();
+    assert!(seen.len() > 1000 && seen.iter().all(|s| s.status == 200), "seed {seed}: {:?}", tally(&seen));
+}
+
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn a_canary_that_is_never_ready_gets_no_request() {
+    let _alone = alone();
+    let lab = Lab::up(&["--controller"]);
+    for file in ["article/my-app-v1.yaml", "article/my-app-destination-rule.yaml"] {
+        lab.kubectl(&["apply", "-f", example(file).to_str().expect("a path")]);
+    }
+    let route = std::fs::read_to_string(example("article/my-app-virtual-service.yaml")).expect("an example");
+    lab.apply(&route.replace("weight: 90", "weight: 100").replace("weight: 10\n", "weight: 0\n").replace("- my-gateway", "- my-gateway\n  - mesh"));
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
+    lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
+    lab.release("v1 is found", |s| s["stable"]["version"] == "v1");
+    until("the first answer", || if call(&lab.callers()).status == 200 { Ok(()) } else { Err(String::new()) });
+    let callers = Callers::start(&lab.callers(), 2);
+    let v2 = std::fs::read_to_string(example("article/my-app-v2.yaml")).expect("an example");
+    let never = format!("{v2}        readinessProbe:\n          httpGet: {{path: /readyz, port: 8080}}\n          periodSeconds: 1\n        env:\n        - {{name: NOT_READY, value: \"true\"}}\n");
+    lab.apply(&never);
+    lab.release("it waits for pods", |s| s["phase"] == "Preparing" && s["message"].as_str().is_some_and(|m| m.starts_with("waits for pods")));
+    let why = lab.serin(&["why", "my-app"]);
+    assert!(String::from_utf8_lossy(&why.stdout).contains("waits for pods: v2 has 0 ready, 1 needed"), "{}", crate::support::said(&why));
+    assert_eq!(lab.weights().get("v2").copied().unwrap_or(0), 0);
+    let seen = callers.end();
+    assert!(seen.iter().all(|s| s.status == 200 && s.version == "v1"), "{:?}", tally(&seen));
+}
