@@ -77,7 +77,7 @@ impl RunningLab {
 
     /// What runs, in a line.
     pub(crate) fn headline(&self) -> String {
-        format!("API {} · {} · ready in {:.1} s", self.info().api, name_of(&self.envoy), self.took.as_secs_f64())
+        format!("API {} · {} · up in {:.1} s", self.info().api, name_of(&self.envoy), self.took.as_secs_f64())
     }
 
     /// Where callers inside the mesh send their requests.

@@ -42,6 +42,9 @@ pub(crate) struct DemoArgs {
     /// Leave it running at the end, until Ctrl-C
     #[arg(long)]
     keep: bool,
+    /// Write each answer to this file, a line of JSON for each
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
     /// Run the controller as a process of its own
     #[arg(long)]
     external_controller: bool,
@@ -96,6 +99,8 @@ async fn with_lab(args: &DemoArgs, lab: &RunningLab, story: &Story, begin: Insta
     };
     if args.keep && exit.is_ok() {
         keep(lab, story)?;
+        // Someone who tries things needs somebody who calls.
+        let _callers = tour::callers(&DemoArgs { log: None, ..args.clone() }, lab)?;
         story.now("running until Ctrl-C");
         std::future::pending::<()>().await;
     }

@@ -13,9 +13,9 @@ use kube::runtime::{WatchStreamExt, watcher};
 use serde::Serialize;
 use serin_api::CanaryReleaseStatus;
 use serin_core::route::{self, ServiceName};
+use serin_lab::mesh::traffic::Traffic;
 use tokio::sync::watch;
 
-use super::traffic::Traffic;
 use crate::cluster::Cluster;
 use crate::cmd::get::changes_of;
 

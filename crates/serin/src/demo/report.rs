@@ -7,8 +7,10 @@ use serde::Serialize;
 use serin_core::reason::{count, percent, points};
 use serin_core::stats::{Counts, interval};
 
+use serin_lab::mesh::traffic::Sample;
+
 use super::record::{Seen, Weights};
-use super::traffic::{Entry, users};
+use super::traffic::{by, failed, status, users};
 use crate::split::{Verdict, tenths};
 
 /// All of it.
@@ -132,8 +134,6 @@ pub(crate) struct Totals {
     pub(crate) failed_by_fault: u64,
     /// Different users.
     pub(crate) users: u64,
-    /// Requests that this machine was too slow to send.
-    pub(crate) not_sent: u64,
 }
 
 /// One of Envoy's counters, and the log's count of the same.
@@ -154,12 +154,12 @@ fn s(d: Duration) -> f64 {
 }
 
 /// Requests, and failed ones, of a version among entries.
-fn served<'a>(entries: impl Iterator<Item = &'a Entry>, version: &str) -> (u64, u64) {
-    entries.filter(|e| e.version.as_deref() == Some(version)).fold((0, 0), |(n, x), e| (n + 1, x + u64::from(e.failed())))
+fn served<'a>(entries: impl Iterator<Item = &'a Sample>, version: &str) -> (u64, u64) {
+    entries.filter(|e| by(e, version)).fold((0, 0), |(n, x), e| (n + 1, x + u64::from(failed(e))))
 }
 
 /// The rollouts that were seen.
-pub(crate) fn rollouts(statuses: &[Seen], weights: &[Weights], log: &[Entry]) -> Vec<Rollout> {
+pub(crate) fn rollouts(statuses: &[Seen], weights: &[Weights], log: &[Sample]) -> Vec<Rollout> {
     let mut uids: Vec<&str> = Vec::new();
     for uid in statuses.iter().filter_map(|s| s.status.rollout.as_ref()).map(|r| r.uid.as_str()) {
         if !uids.contains(&uid) {
@@ -169,7 +169,7 @@ pub(crate) fn rollouts(statuses: &[Seen], weights: &[Weights], log: &[Entry]) ->
     uids.into_iter().filter_map(|uid| rollout(uid, statuses, weights, log)).collect()
 }
 
-fn rollout(uid: &str, statuses: &[Seen], weights: &[Weights], log: &[Entry]) -> Option<Rollout> {
+fn rollout(uid: &str, statuses: &[Seen], weights: &[Weights], log: &[Sample]) -> Option<Rollout> {
     let is = |s: &Seen| s.status.rollout.as_ref().is_some_and(|r| r.uid == uid);
     let first = statuses.iter().position(is)?;
     let last = statuses.iter().rposition(is)?;
@@ -177,11 +177,11 @@ fn rollout(uid: &str, statuses: &[Seen], weights: &[Weights], log: &[Entry]) -> 
     let (began, ended) = (statuses[first].at, after.or_else(|| statuses.last()).map(|s| s.at)?);
     let (stable, canary) = (statuses[first].status.stable.as_ref()?.version.clone(), statuses[first].status.canary.as_ref()?.version.clone());
     let past = statuses.iter().rev().find_map(|s| s.status.history.iter().find(|p| p.uid == uid)).cloned();
-    let within: Vec<&Entry> = log.iter().filter(|e| e.sent >= began && e.sent < ended).collect();
+    let within: Vec<&Sample> = log.iter().filter(|e| e.at >= began && e.at < ended).collect();
     let steps = steps(&stable, &canary, began, ended, weights, &within);
     let (canary_requests, canary_failed) = served(within.iter().copied(), &canary);
     let (stable_requests, stable_failed) = served(within.iter().copied(), &stable);
-    let hit = within.iter().filter(|e| e.failed() && e.version.as_deref() == Some(&canary)).copied();
+    let hit = within.iter().filter(|e| failed(e) && by(e, &canary)).copied();
     Some(Rollout {
         uid: uid.to_string(),
         outcome: past.as_ref().map(|p| p.outcome.clone()).unwrap_or_default(),
@@ -203,7 +203,7 @@ fn rollout(uid: &str, statuses: &[Seen], weights: &[Weights], log: &[Entry]) -> 
 }
 
 /// The spans of time with one weight above 0, and what was served in each.
-fn steps(stable: &str, canary: &str, began: Duration, ended: Duration, weights: &[Weights], log: &[&Entry]) -> Vec<Step> {
+fn steps(stable: &str, canary: &str, began: Duration, ended: Duration, weights: &[Weights], log: &[&Sample]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for (i, w) in weights.iter().enumerate() {
         let (from, to) = (w.at.max(began), weights.get(i + 1).map_or(ended, |next| next.at).min(ended));
@@ -212,7 +212,7 @@ fn steps(stable: &str, canary: &str, began: Duration, ended: Duration, weights: 
         if from >= to || share(canary) <= 0.0 || both <= 0.0 {
             continue;
         }
-        let within: Vec<&Entry> = log.iter().filter(|e| e.sent >= from && e.sent < to).copied().collect();
+        let within: Vec<&Sample> = log.iter().filter(|e| e.at >= from && e.at < to).copied().collect();
         let (canary_requests, canary_failed) = served(within.iter().copied(), canary);
         let (stable_requests, stable_failed) = served(within.iter().copied(), stable);
         let counts = |n: u64, x: u64| Counts { n: n as f64, x: x as f64 };
@@ -254,17 +254,17 @@ fn decisions(statuses: &[Seen]) -> Vec<Decision> {
 }
 
 /// All requests; failed ones are laid at the faulty version's door only where it answered them itself.
-pub(crate) fn totals(log: &[Entry], faulty: &str, not_sent: u64) -> Totals {
-    let failed = log.iter().filter(|e| e.failed()).count() as u64;
-    let by_fault = log.iter().filter(|e| e.status == 500 && e.version.as_deref() == Some(faulty)).count() as u64;
-    Totals { requests: log.len() as u64, answered: log.len() as u64 - failed, failed, failed_by_fault: by_fault, users: users(log.iter()), not_sent }
+pub(crate) fn totals(log: &[Sample], faulty: &str) -> Totals {
+    let failed = log.iter().filter(|e| failed(e)).count() as u64;
+    let by_fault = log.iter().filter(|e| status(e) == 500 && by(e, faulty)).count() as u64;
+    Totals { requests: log.len() as u64, answered: log.len() as u64 - failed, failed, failed_by_fault: by_fault, users: users(log.iter()) }
 }
 
 /// The log by version and status, as Envoy's counters have it.
-pub(crate) fn by_status(log: &[Entry]) -> BTreeMap<(String, u16), u64> {
+pub(crate) fn by_status(log: &[Sample]) -> BTreeMap<(String, u16), u64> {
     let mut counts = BTreeMap::new();
     for e in log {
-        *counts.entry((e.version.clone().unwrap_or_else(|| "unknown".to_string()), e.status)).or_insert(0) += 1;
+        *counts.entry((e.version.as_deref().unwrap_or("unknown").to_string(), status(e))).or_insert(0) += 1;
     }
     counts
 }
@@ -309,9 +309,10 @@ mod tests {
     use super::*;
     use serin_api::CanaryReleaseStatus;
     use serde_json::json;
+    use serin_lab::mesh::traffic::Answer;
 
-    fn entry(ms: u64, version: &str, status: u16, user: u32) -> Entry {
-        Entry { sent: Duration::from_millis(ms), done: Duration::from_millis(ms + 1), status, version: Some(version.into()), user, error: None }
+    fn entry(ms: u64, version: &str, status: u16, user: u32) -> Sample {
+        Sample { at: Duration::from_millis(ms), took: Duration::from_millis(1), answer: Answer::Status(status), version: Some(version.into()), user }
     }
 
     fn seen(ms: u64, status: serde_json::Value) -> Seen {
@@ -346,7 +347,7 @@ mod tests {
     #[test]
     fn failures_of_others_are_not_the_faults() {
         let log = [entry(0, "v3", 500, 1), entry(1, "v2", 500, 1), entry(2, "v3", 503, 1), entry(3, "v3", 200, 2)];
-        assert_eq!(totals(&log, "v3", 0), Totals { requests: 4, answered: 1, failed: 3, failed_by_fault: 1, users: 2, not_sent: 0 });
+        assert_eq!(totals(&log, "v3"), Totals { requests: 4, answered: 1, failed: 3, failed_by_fault: 1, users: 2 });
     }
 
     #[test]

@@ -11,11 +11,12 @@ use serin_core::observe::RequestAction;
 use serin_core::reason::{count, percent};
 use serin_core::route::{self, ServiceName, bind_mesh, describe};
 use serin_core::units::duration_text;
+use serin_lab::mesh::traffic::{LONGEST, Plan, Traffic};
 
 use super::record::{Record, Seen};
 use super::report::{Rollout, Split, Summary, beside, by_status, rollouts, table, totals};
 use super::say::Story;
-use super::traffic::Traffic;
+use super::traffic::{USERS, by, failed, status};
 use super::{DemoArgs, counters, objects};
 use crate::cluster::{Cluster, ClusterArgs};
 use crate::lab::RunningLab;
@@ -34,6 +35,20 @@ const ROLLOUT: Duration = Duration::from_secs(60);
 /// For weights to be with the proxy; a change in the lab takes some milliseconds.
 const TAKES_EFFECT: Duration = Duration::from_millis(500);
 
+/// Whom the callers call.
+const HOST: &str = "my-app";
+
+/// Steady callers inside the mesh.
+///
+/// # Errors
+/// The lab tells no address for them.
+pub(super) fn callers(args: &DemoArgs, lab: &RunningLab) -> Result<Traffic, Failure> {
+    let url = lab.callers()?;
+    let target = url.authority().and_then(|a| a.as_str().parse().ok()).ok_or_else(|| Failure::new(format!("{url} is no address of callers")))?;
+    let plan = Plan { target, host: HOST.into(), path: "/".into(), rate: f64::from(args.rate), users: USERS, seed: args.seed, time: LONGEST, requests: None, log: args.log.clone() };
+    Ok(Traffic::start(plan))
+}
+
 /// Tells it.
 pub(crate) async fn tour(args: &DemoArgs, lab: &RunningLab, story: &Story, begin: Instant) -> Result<Summary, Failure> {
     let cluster = ClusterArgs { kubeconfig: Some(lab.kubeconfig().to_path_buf()), ..ClusterArgs::default() }.connect().await?;
@@ -43,9 +58,10 @@ pub(crate) async fn tour(args: &DemoArgs, lab: &RunningLab, story: &Story, begin
     story.now("v1 starts");
     objects::create(&cluster, &objects::read(objects::V1)?).await?;
     ready(&cluster, "my-app-v1", 3).await?;
-    let host = "my-app".to_string();
-    answers(&web, lab, &host).await?;
-    let traffic = Traffic::start(web.clone(), lab.callers()?, host, args.rate, args.seed);
+    answers(&web, lab).await?;
+    // The proxy has counted the requests that asked whether v1 is there.
+    let before = counters::read(&cluster, &web, HOST).await?;
+    let traffic = callers(args, lab)?;
     story.fact("traffic", &format!("{} requests/s from inside the mesh, until the end", args.rate))?;
 
     story.line("")?;
@@ -79,9 +95,9 @@ pub(crate) async fn tour(args: &DemoArgs, lab: &RunningLab, story: &Story, begin
     let bad = bad(args, &cluster, &record, &traffic, story).await?;
 
     story.now("the last answers");
-    traffic.end().await;
+    traffic.stop().await;
     let took = begin.elapsed();
-    let summary = summary(args, &cluster, &web, &traffic, Parts { found, mended, verified, good, bad, seconds: took.as_secs_f64() }).await?;
+    let summary = summary(args, &cluster, &web, &traffic, Parts { before, found, mended, verified, good, bad, seconds: took.as_secs_f64() }).await?;
     close(&summary, story)?;
     Ok(summary)
 }
@@ -98,11 +114,11 @@ async fn ready(cluster: &Cluster, name: &str, pods: i32) -> Result<(), Failure> 
 }
 
 /// Waits until a caller inside the mesh is answered.
-async fn answers(web: &Web, lab: &RunningLab, host: &str) -> Result<(), Failure> {
+async fn answers(web: &Web, lab: &RunningLab) -> Result<(), Failure> {
     let url = lab.callers()?;
     let first = async {
         loop {
-            if web.get(&url, Some(host)).await.is_ok_and(|a| a.status.is_success()) {
+            if web.get(&url, Some(HOST)).await.is_ok_and(|a| a.status.is_success()) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -117,7 +133,7 @@ async fn measure(cluster: &Cluster, service: &ServiceName, traffic: &Traffic, st
     tokio::time::sleep(TAKES_EFFECT).await;
     let mesh = Mesh::read(cluster).await?;
     let expected = expected(&mesh, service, "version")?;
-    let counts = tokio::time::timeout(PODS_READY, traffic.measure(traffic.now(), SAMPLE)).await.map_err(|_| Failure::new("the traffic stands still"))?;
+    let counts = tokio::time::timeout(PODS_READY, super::traffic::measure(traffic, SAMPLE)).await.map_err(|_| Failure::new("the traffic stands still"))?;
     let verdict: Verdict = judge(&expected.shares, &counts);
     let because = if verdict.agrees { None } else { because(&expected) };
     Ok(Split { sentence: verdict.sentence(&expected.written), weights: expected.written, verdict, because })
@@ -191,7 +207,7 @@ fn over(status: &serin_api::CanaryReleaseStatus, uid: &str) -> bool {
 }
 
 fn told(record: &Record, traffic: &Traffic, uid: &str) -> Option<Rollout> {
-    rollouts(&record.statuses(), &record.weights(), &traffic.log()).into_iter().find(|r| r.uid == uid)
+    rollouts(&record.statuses(), &record.weights(), &traffic.all()).into_iter().find(|r| r.uid == uid)
 }
 
 fn tell(r: &Rollout, story: &Story) -> Result<(), Failure> {
@@ -216,6 +232,7 @@ fn tell(r: &Rollout, story: &Story) -> Result<(), Failure> {
 
 /// What the tour has found, before it is put together.
 struct Parts {
+    before: std::collections::BTreeMap<(String, u16), u64>,
     found: Split,
     mended: Vec<String>,
     verified: Split,
@@ -225,20 +242,25 @@ struct Parts {
 }
 
 async fn summary(args: &DemoArgs, cluster: &Cluster, web: &Web, traffic: &Traffic, parts: Parts) -> Result<Summary, Failure> {
-    let log = traffic.log();
+    let Parts { before, found, mended, verified, good, bad, seconds } = parts;
+    let log = traffic.all();
     let by_log = by_status(&log);
     // The proxy writes its counters when a request is over at its side, a moment after the caller has the answer.
     let mut envoy = Vec::new();
     for _ in 0..40 {
-        envoy = beside(&counters::read(cluster, web, "my-app").await?, &by_log);
+        let mut counted = counters::read(cluster, web, HOST).await?;
+        for (key, n) in &before {
+            counted.entry(key.clone()).and_modify(|c| *c -= (*c).min(*n));
+        }
+        counted.retain(|_, n| *n > 0);
+        envoy = beside(&counted, &by_log);
         if envoy.iter().all(|c| c.envoy == c.log) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let totals = totals(&log, "v3", traffic.not_sent());
+    let totals = totals(&log, "v3");
     let mut differences = Vec::new();
-    let Parts { found, mended, verified, good, bad, seconds } = parts;
     if found.verdict.agrees {
         differences.push("the article's files split the traffic as they are, though they name no mesh".to_string());
     }
@@ -254,9 +276,9 @@ async fn summary(args: &DemoArgs, cluster: &Cluster, web: &Web, traffic: &Traffi
     }
     let others = totals.failed - totals.failed_by_fault;
     if others > 0 {
-        let first = log.iter().find(|e| e.failed() && !(e.status == 500 && e.version.as_deref() == Some("v3")));
+        let first = log.iter().find(|e| failed(e) && !(status(e) == 500 && by(e, "v3")));
         let what = first.map_or_else(String::new, |e| {
-            format!("; the first at {:.1} s: status {}, {}{}", e.sent.as_secs_f64(), e.status, e.version.as_deref().unwrap_or("no version"), e.error.as_ref().map_or_else(String::new, |e| format!(", {e}")))
+            format!("; the first at {:.1} s: status {}, {}", e.at.as_secs_f64(), status(e), e.version.as_deref().unwrap_or("no version"))
         });
         differences.push(format!("{} requests failed without being the fault's{what}", count(others as f64)));
     }
@@ -306,8 +328,8 @@ fn close(summary: &Summary, story: &Story) -> Result<(), Failure> {
     let t = &summary.totals;
     story.line("")?;
     let whose = if t.failed == t.failed_by_fault && t.failed > 0 { ", all of them by v3" } else { "" };
-    story.line(&format!(
-        "  {} requests of {} users: {} answered, {} failed{whose}; Envoy's counters {} · total {:.1} s",
+    story.fact("in all", &format!(
+        "{} requests of {} users: {} answered, {} failed{whose}; Envoy's own counters {} · total {:.1} s",
         count(t.requests as f64),
         count(t.users as f64),
         count(t.answered as f64),
