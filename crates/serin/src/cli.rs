@@ -61,6 +61,8 @@ pub(crate) enum Command {
     History(On<cmd::history::HistoryArgs>),
     /// Send bounded traffic and test the measured split against the weights
     Verify(On<cmd::verify::VerifyArgs>),
+    /// Measure on this machine: lab start, weight changes, faults, the decision itself
+    Bench(cmd::bench::BenchArgs),
     /// Print completions for a shell
     Completions(cmd::completions::CompletionsArgs),
 }
@@ -118,6 +120,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Demo(args) => crate::demo::run(args).await,
         Command::Lab(args) => cmd::lab::run(args).await,
         Command::Controller(args) => cmd::controller::run(args.args, &args.cluster).await,
+        Command::Bench(args) => cmd::bench::run(args).await,
         Command::Completions(args) => cmd::completions::run(&args),
         Command::Install(args) => cmd::install::run(&args),
         other => tokio::select! {
@@ -140,7 +143,7 @@ async fn ask(command: Command, color: out::Color) -> Result<Exit, Failure> {
         Command::Abort(args) => cmd::abort::run(args.args, &args.cluster).await,
         Command::History(args) => cmd::history::run(args.args, &args.cluster).await,
         Command::Verify(args) => cmd::verify::run(args.args, &args.cluster).await,
-        Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Install(_) => {
+        Command::Bench(_) | Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Install(_) => {
             Err(Failure::new("this command does not run here"))
         }
     }

@@ -88,6 +88,14 @@ impl RunningLab {
         callers(self.info())
     }
 
+    /// Its mesh.
+    ///
+    /// # Errors
+    /// It has none.
+    pub(crate) fn mesh(&self) -> Result<&serin_lab::mesh::Mesh, Failure> {
+        self.lab.mesh().ok_or_else(|| Failure::new(format!("lab {} has no mesh", self.info().name)))
+    }
+
     /// Comes back when a part of it has failed for good.
     pub(crate) async fn failed(&self) {
         self.lab.stopping().cancelled().await;

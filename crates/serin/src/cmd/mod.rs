@@ -1,6 +1,7 @@
 //! The commands, a file for each: arguments, help, and what they do.
 
 pub(crate) mod abort;
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod controller;
 pub(crate) mod get;

@@ -7,7 +7,7 @@
 //! `counters` (Envoy's own), `report` (the summary), `say` (how it is told), `objects` (the example files).
 
 mod counters;
-mod objects;
+pub(crate) mod objects;
 mod record;
 mod report;
 mod say;
