@@ -39,21 +39,12 @@ pub(crate) fn silences(file: &Parsed) -> (Vec<Silence>, Vec<Unreadable>) {
         let body = &text[body_at..];
         let trimmed = body.trim_start();
         let Some(rest) = trimmed.strip_prefix("ignore") else {
-            bad.push(Unreadable {
-                span: *span,
-                why: "only `serin: ignore[CODE] reason` is known",
-            });
+            bad.push(Unreadable { span: *span, why: "only `serin: ignore[CODE] reason` is known" });
             continue;
         };
-        let list = rest
-            .trim_start()
-            .strip_prefix('[')
-            .and_then(|r| r.split_once(']'));
+        let list = rest.trim_start().strip_prefix('[').and_then(|r| r.split_once(']'));
         let Some((list, reason)) = list else {
-            bad.push(Unreadable {
-                span: *span,
-                why: "the codes go in brackets: `serin: ignore[SRN301] reason`",
-            });
+            bad.push(Unreadable { span: *span, why: "the codes go in brackets: `serin: ignore[SRN301] reason`" });
             continue;
         };
         let list_at = span.start as usize + (list.as_ptr() as usize - text.as_ptr() as usize);
@@ -69,11 +60,7 @@ pub(crate) fn silences(file: &Parsed) -> (Vec<Silence>, Vec<Unreadable>) {
         }
         found.push(Silence {
             codes,
-            reason: reason
-                .trim()
-                .trim_start_matches([':', '-'])
-                .trim()
-                .to_owned(),
+            reason: reason.trim().trim_start_matches([':', '-']).trim().to_owned(),
             span: *span,
             scope: scope(&file.source, *span),
         });
@@ -110,12 +97,8 @@ fn scope(file: &SourceFile, comment: Span) -> Span {
         if first > n {
             return comment;
         }
-        let starts_document = (1..own)
-            .rev()
-            .map(|l| file.line_text(l))
-            .find(|l| is_content(l))
-            .is_none_or(is_marker)
-            || before.trim() == "---";
+        let starts_document =
+            (1..own).rev().map(|l| file.line_text(l)).find(|l| is_content(l)).is_none_or(is_marker) || before.trim() == "---";
         if starts_document && indent(file.line_text(first)) == 0 {
             if is_marker(file.line_text(first)) {
                 first += 1;
@@ -139,8 +122,7 @@ fn scope(file: &SourceFile, comment: Span) -> Span {
         if !is_content(text) {
             continue;
         }
-        let nested = indent(text) > depth
-            || indent(text) == depth && !is_item && text.trim_start().starts_with("- ");
+        let nested = indent(text) > depth || indent(text) == depth && !is_item && text.trim_start().starts_with("- ");
         if !nested {
             break;
         }
@@ -158,22 +140,13 @@ mod tests {
     fn scopes(text: &str) -> Vec<String> {
         let p = parse(FileId(0), SourceFile::new("x", text));
         let (found, _) = silences(&p);
-        found
-            .iter()
-            .map(|s| p.source.text[s.scope.range()].trim_end().to_owned())
-            .collect()
+        found.iter().map(|s| p.source.text[s.scope.range()].trim_end().to_owned()).collect()
     }
 
     #[test]
     fn a_comment_speaks_for_its_line_or_the_next_and_what_is_nested() {
         let text = "a: 1\nspec:\n  # serin: ignore[SRN301] x\n  gateways:\n  - g\n  hosts: [h]  # serin: ignore[SRN302] y\n";
-        assert_eq!(
-            scopes(text),
-            [
-                "  gateways:\n  - g",
-                "  hosts: [h]  # serin: ignore[SRN302] y"
-            ]
-        );
+        assert_eq!(scopes(text), ["  gateways:\n  - g", "  hosts: [h]  # serin: ignore[SRN302] y"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! check:
 //!   complete: true
 //!   namespace: shop
+//!   rate: 40
 //!   deny: [warnings]
 //!   select: [SRN3]
 //!   ignore: [SRN212]
@@ -38,9 +39,7 @@ pub struct Config {
 
 /// Looks for [`FILE_NAME`] in a folder and those above it.
 pub fn find(from: &Path) -> Option<PathBuf> {
-    from.ancestors()
-        .map(|dir| dir.join(FILE_NAME))
-        .find(|path| path.is_file())
+    from.ancestors().map(|dir| dir.join(FILE_NAME)).find(|path| path.is_file())
 }
 
 /// Reads the file's text; all its mistakes, as `path:line:column: what`.
@@ -73,29 +72,12 @@ pub fn read(path: &str, text: &str) -> Result<Config, Vec<String>> {
             }
         }
     }
-    if problems.is_empty() {
-        Ok(config)
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 
-const FIELDS: [&str; 7] = [
-    "complete",
-    "namespace",
-    "deny",
-    "select",
-    "ignore",
-    "severity",
-    "exclude",
-];
+const FIELDS: [&str; 8] = ["rate", "complete", "namespace", "deny", "select", "ignore", "severity", "exclude"];
 
-fn read_field(
-    config: &mut Config,
-    key: &str,
-    value: View<'_>,
-    bad: &mut impl FnMut(View<'_>, String),
-) {
+fn read_field(config: &mut Config, key: &str, value: View<'_>, bad: &mut impl FnMut(View<'_>, String)) {
     let words = |bad: &mut dyn FnMut(View<'_>, String)| -> Vec<String> {
         let items: Vec<View<'_>> = match value.ty() {
             Type::Seq => value.items().collect(),
@@ -121,15 +103,16 @@ fn read_field(
             Some(s) => config.options.namespace = Some(s.to_owned()),
             None => bad(value, "`namespace` is text".to_owned()),
         },
+        "rate" => match value.number() {
+            Some(n) if n > 0.0 => config.options.rate = Some(n),
+            _ => bad(value, "`rate` is a number of requests a second".to_owned()),
+        },
         "deny" => {
             for word in words(bad) {
                 match word.as_str() {
                     "warnings" => config.deny.warnings = true,
                     "depends" => config.deny.depends = true,
-                    other => bad(
-                        value,
-                        format!("`{other}` cannot be denied; warnings and depends can"),
-                    ),
+                    other => bad(value, format!("`{other}` cannot be denied; warnings and depends can")),
                 }
             }
         }
@@ -160,16 +143,12 @@ fn read_field(
                         continue;
                     }
                 };
-                config
-                    .options
-                    .severities
-                    .insert(rule.code.to_owned(), severity);
+                config.options.severities.insert(rule.code.to_owned(), severity);
             }
         }
         "exclude" => config.exclude = words(bad),
         other => {
-            let hint = nearest(other, FIELDS)
-                .map_or_else(String::new, |h| format!(", did you mean `{h}`?"));
+            let hint = nearest(other, FIELDS).map_or_else(String::new, |h| format!(", did you mean `{h}`?"));
             bad(value, format!("`{other}` is not known{hint}"));
         }
     }
@@ -192,12 +171,6 @@ mod tests {
     fn mistakes_have_positions_and_all_are_told() {
         let text = "check:\n  complet: true\n  ignore: [SRN9999]\n";
         let problems = read("x", text).expect_err("it is wrong");
-        assert_eq!(
-            problems,
-            [
-                "x:2:12: `complet` is not known, did you mean `complete`?",
-                "x:3:11: no rule is called SRN9999"
-            ]
-        );
+        assert_eq!(problems, ["x:2:12: `complet` is not known, did you mean `complete`?", "x:3:11: no rule is called SRN9999"]);
     }
 }

@@ -119,10 +119,7 @@ impl Finding {
             title: String::new(),
             severity: Severity::Error,
             certainty: Certainty::Certain,
-            primary: Label {
-                loc,
-                text: label.into(),
-            },
+            primary: Label { loc, text: label.into() },
             related: Vec::new(),
             effect: None,
             help: None,
@@ -149,10 +146,7 @@ impl Finding {
     /// A cause elsewhere.
     #[must_use]
     pub fn related(mut self, loc: Loc, text: impl Into<String>) -> Finding {
-        self.related.push(Label {
-            loc,
-            text: text.into(),
-        });
+        self.related.push(Label { loc, text: text.into() });
         self
     }
 
@@ -187,18 +181,12 @@ impl Finding {
 
 /// Replaces a scalar's text; `None` where other places share it.
 pub(crate) fn replace(view: View<'_>, text: impl Into<String>) -> Option<Edit> {
-    (!view.is_shared()).then(|| Edit {
-        loc: view.loc(),
-        text: text.into(),
-    })
+    (!view.is_shared()).then(|| Edit { loc: view.loc(), text: text.into() })
 }
 
 /// Replaces a span.
 pub(crate) fn replace_at(loc: Loc, text: impl Into<String>) -> Edit {
-    Edit {
-        loc,
-        text: text.into(),
-    }
+    Edit { loc, text: text.into() }
 }
 
 /// Appends an item to a list, in the list's own style; `None` where that is not local.
@@ -223,47 +211,22 @@ pub(crate) fn append_item(list: View<'_>, item: &str) -> Option<Edit> {
     let last_end = last.loc().span.end;
     let last_line = file.line(last_end.saturating_sub(1).max(last.loc().span.start));
     let range = file.line_range(last_line);
-    let newline = if text[..range.end].ends_with("\r\n") {
-        "\r\n"
-    } else {
-        "\n"
-    };
+    let newline = if text[..range.end].ends_with("\r\n") { "\r\n" } else { "\n" };
     let has_break = text[range.clone()].ends_with(['\n', '\r']);
-    let (at, new) = if has_break {
-        (range.end, format!("{indent}- {item}{newline}"))
-    } else {
-        (range.end, format!("{newline}{indent}- {item}"))
-    };
-    Some(Edit {
-        loc: Loc {
-            file: list.file().id,
-            span: Span::new(at, at),
-        },
-        text: new,
-    })
+    let (at, new) =
+        if has_break { (range.end, format!("{indent}- {item}{newline}")) } else { (range.end, format!("{newline}{indent}- {item}")) };
+    Some(Edit { loc: Loc { file: list.file().id, span: Span::new(at, at) }, text: new })
 }
 
 fn insert(after: Loc, text: String) -> Edit {
-    Edit {
-        loc: Loc {
-            file: after.file,
-            span: Span {
-                start: after.span.end,
-                end: after.span.end,
-            },
-        },
-        text,
-    }
+    Edit { loc: Loc { file: after.file, span: Span { start: after.span.end, end: after.span.end } }, text }
 }
 
 /// Removes whole lines `first..=last` (from 1) of the file of `near`.
 pub(crate) fn remove_lines(near: View<'_>, first: usize, last: usize) -> Edit {
     let file = &near.file().source;
     Edit {
-        loc: Loc {
-            file: near.file().id,
-            span: Span::new(file.line_range(first).start, file.line_range(last).end),
-        },
+        loc: Loc { file: near.file().id, span: Span::new(file.line_range(first).start, file.line_range(last).end) },
         text: String::new(),
     }
 }
@@ -300,28 +263,15 @@ pub(crate) fn insert_line_before(near: View<'_>, key_loc: Loc, text: &str) -> Op
     if !full.get(..key_col)?.chars().all(|c| c == ' ') {
         return None;
     }
-    let newline = if file.text[range.clone()].ends_with("\r\n") {
-        "\r\n"
-    } else {
-        "\n"
-    };
+    let newline = if file.text[range.clone()].ends_with("\r\n") { "\r\n" } else { "\n" };
     Some(Edit {
-        loc: Loc {
-            file: near.file().id,
-            span: Span::new(range.start, range.start),
-        },
+        loc: Loc { file: near.file().id, span: Span::new(range.start, range.start) },
         text: format!("{}{text}{newline}", &full[..key_col]),
     })
 }
 
 /// A fix from edits that may each have turned out not to be local.
-pub(crate) fn fix<const N: usize>(
-    title: impl Into<String>,
-    edits: [Option<Edit>; N],
-) -> Option<Fix> {
+pub(crate) fn fix<const N: usize>(title: impl Into<String>, edits: [Option<Edit>; N]) -> Option<Fix> {
     let edits = edits.into_iter().collect::<Option<Vec<_>>>()?;
-    Some(Fix {
-        title: title.into(),
-        edits,
-    })
+    Some(Fix { title: title.into(), edits })
 }

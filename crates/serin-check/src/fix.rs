@@ -42,10 +42,7 @@ type Key = (&'static str, String, String);
 fn keys(report: &Report) -> HashMap<Key, usize> {
     let mut found = HashMap::new();
     for f in &report.findings {
-        let object = f
-            .object
-            .as_ref()
-            .map_or_else(String::new, |o| format!("{}/{}", o.kind, o.name));
+        let object = f.object.as_ref().map_or_else(String::new, |o| format!("{}/{}", o.kind, o.name));
         *found.entry((f.code, object, f.title.clone())).or_default() += 1;
     }
     found
@@ -54,25 +51,19 @@ fn keys(report: &Report) -> HashMap<Key, usize> {
 /// Whether `after` has only findings that `before` had, and fewer of them.
 fn is_better(before: &Report, after: &Report, n_fixed: usize) -> bool {
     let old = keys(before);
-    let none_new = keys(after)
-        .iter()
-        .all(|(k, n)| old.get(k).is_some_and(|o| o >= n));
+    let none_new = keys(after).iter().all(|(k, n)| old.get(k).is_some_and(|o| o >= n));
     none_new && after.findings.len() + n_fixed <= before.findings.len()
 }
 
 fn overlaps(a: &Edit, b: &Edit) -> bool {
     a.loc.file == b.loc.file
-        && (a.loc.span.start < b.loc.span.end && b.loc.span.start < a.loc.span.end
-            || a.loc.span.start == b.loc.span.start)
+        && (a.loc.span.start < b.loc.span.end && b.loc.span.start < a.loc.span.end || a.loc.span.start == b.loc.span.start)
 }
 
 fn apply_edits(inputs: &[Input], edits: &[Edit]) -> Vec<Input> {
     let mut by_file: BTreeMap<usize, Vec<&Edit>> = BTreeMap::new();
     for edit in edits {
-        by_file
-            .entry(edit.loc.file.0 as usize)
-            .or_default()
-            .push(edit);
+        by_file.entry(edit.loc.file.0 as usize).or_default().push(edit);
     }
     let mut out = inputs.to_vec();
     for (file, mut edits) in by_file {
@@ -98,13 +89,7 @@ pub fn apply(inputs: &[Input], options: &Options) -> Fixed {
             .findings
             .iter()
             .filter(|f| f.certainty == Certainty::Certain)
-            .filter(|f| {
-                f.fix.as_ref().is_some_and(|fix| {
-                    fix.edits
-                        .iter()
-                        .all(|e| !inputs[e.loc.file.0 as usize].live)
-                })
-            })
+            .filter(|f| f.fix.as_ref().is_some_and(|fix| fix.edits.iter().all(|e| !inputs[e.loc.file.0 as usize].live)))
             .cloned()
             .collect();
         let Some((next, next_report, done)) = round(&inputs, &report, &candidates, options) else {
@@ -131,23 +116,13 @@ pub fn apply(inputs: &[Input], options: &Options) -> Fixed {
             (a.path.clone(), text(a), text(b))
         })
         .collect();
-    Fixed {
-        inputs,
-        changed,
-        applied,
-        report,
-    }
+    Fixed { inputs, changed, applied, report }
 }
 
 type Round = (Vec<Input>, Report, Vec<Finding>);
 
 /// All fixes of a round together; if that does not hold, one by one.
-fn round(
-    inputs: &[Input],
-    report: &Report,
-    candidates: &[Finding],
-    options: &Options,
-) -> Option<Round> {
+fn round(inputs: &[Input], report: &Report, candidates: &[Finding], options: &Options) -> Option<Round> {
     let mut taken: Vec<Finding> = Vec::new();
     let mut edits: Vec<Edit> = Vec::new();
     for f in candidates {
@@ -195,17 +170,9 @@ pub fn diff(path: &str, old: &str, new: &str) -> String {
             0 => format!("{start},0"),
             _ => format!("{},{n}", start + 1),
         };
-        out.push_str(&format!(
-            "@@ -{} +{} @@\n",
-            side(old_start, n_old),
-            side(new_start, n_new)
-        ));
+        out.push_str(&format!("@@ -{} +{} @@\n", side(old_start, n_old), side(new_start, n_new)));
         for op in hunk {
-            let text = if op.sign == '+' {
-                b[op.new_line]
-            } else {
-                a[op.old_line]
-            };
+            let text = if op.sign == '+' { b[op.new_line] } else { a[op.old_line] };
             out.push(op.sign);
             out.push_str(text);
             if !text.ends_with('\n') {
@@ -241,20 +208,11 @@ fn hunks(ops: &[Op]) -> Vec<&[Op]> {
 /// few lines, so the table stays small; a large one falls back to replacing the middle.
 fn line_ops(a: &[&str], b: &[&str]) -> Vec<Op> {
     let start = a.iter().zip(b).take_while(|(x, y)| x == y).count();
-    let end = a[start..]
-        .iter()
-        .rev()
-        .zip(b[start..].iter().rev())
-        .take_while(|(x, y)| x == y)
-        .count();
+    let end = a[start..].iter().rev().zip(b[start..].iter().rev()).take_while(|(x, y)| x == y).count();
     let (mid_a, mid_b) = (&a[start..a.len() - end], &b[start..b.len() - end]);
     let mut ops = Vec::new();
     let mut push = |sign, old_line, new_line| {
-        ops.push(Op {
-            sign,
-            old_line,
-            new_line,
-        });
+        ops.push(Op { sign, old_line, new_line });
     };
     for i in 0..start {
         push(' ', i, i);
@@ -280,9 +238,7 @@ fn line_ops(a: &[&str], b: &[&str]) -> Vec<Op> {
             push(' ', x, y);
             i += 1;
             j += 1;
-        } else if i < n
-            && (j == m || !small || table[(i + 1) * (m + 1) + j] >= table[i * (m + 1) + j + 1])
-        {
+        } else if i < n && (j == m || !small || table[(i + 1) * (m + 1) + j] >= table[i * (m + 1) + j + 1]) {
             push('-', x, y);
             i += 1;
         } else {
@@ -304,14 +260,8 @@ mod tests {
     fn a_diff_reads_as_patch_wants_it() {
         let old = "a\nb\nc\nd\ne\nf\ng\nh\n";
         let new = "a\nb\nc\nX\ne\nf\ng\nh\ni\n";
-        assert_eq!(
-            diff("f", old, new),
-            "--- f\n+++ f\n@@ -1,8 +1,9 @@\n a\n b\n c\n-d\n+X\n e\n f\n g\n h\n+i\n"
-        );
+        assert_eq!(diff("f", old, new), "--- f\n+++ f\n@@ -1,8 +1,9 @@\n a\n b\n c\n-d\n+X\n e\n f\n g\n h\n+i\n");
         assert_eq!(diff("f", old, old), "");
-        assert_eq!(
-            diff("f", "a", "b\n"),
-            "--- f\n+++ f\n@@ -1,1 +1,1 @@\n-a\n\\ No newline at end of file\n+b\n"
-        );
+        assert_eq!(diff("f", "a", "b\n"), "--- f\n+++ f\n@@ -1,1 +1,1 @@\n-a\n\\ No newline at end of file\n+b\n");
     }
 }

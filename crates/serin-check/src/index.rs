@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::model::{Dest, Labels, Pods, Route, Routing, Rule, Service, Subset, Workload, matches};
-use crate::object::{Host, Kind, N_KINDS, Ns, ObjId, Object, may_be_same, object, same_host};
+use crate::object::{Host, Kind, N_KINDS, Ns, ObjId, Object, UNSAID, may_be_same, object, same_host};
 use crate::yaml::View;
 
 /// The objects of one run.
@@ -29,8 +29,18 @@ pub(crate) struct Index<'a> {
     by_kind: Vec<Vec<usize>>,
     services_by_name: HashMap<&'a str, Vec<usize>>,
     rules_by_host: HashMap<&'a str, Vec<usize>>,
+    routings_by_host: HashMap<&'a str, Vec<usize>>,
     workloads_by_label: HashMap<(&'a str, &'a str), Vec<usize>>,
     names: HashMap<(Kind, &'a str), Vec<usize>>,
+}
+
+/// Whether an object counts beside the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It does.
+    Current,
+    /// A later one of the same name replaces it: its fields are judged, nothing refers to it.
+    Overwritten,
 }
 
 /// One version of a family.
@@ -62,11 +72,7 @@ pub(crate) struct Family<'a> {
 impl<'a> Family<'a> {
     /// The arms on trial: all but stable.
     pub(crate) fn canaries(&self) -> impl Iterator<Item = &Arm<'a>> {
-        self.arms
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != self.stable)
-            .map(|(_, a)| a)
+        self.arms.iter().enumerate().filter(|(i, _)| *i != self.stable).map(|(_, a)| a)
     }
 
     /// The stable arm.
@@ -77,11 +83,7 @@ impl<'a> Family<'a> {
 
 impl<'a> Index<'a> {
     /// Reads objects; `settled` says that what is not among them does not exist.
-    pub(crate) fn build(
-        views: impl IntoIterator<Item = View<'a>>,
-        default_ns: Ns<'a>,
-        settled: bool,
-    ) -> Index<'a> {
+    pub(crate) fn build(views: impl IntoIterator<Item = (View<'a>, Standing)>, default_ns: Ns<'a>, settled: bool) -> Index<'a> {
         let mut index = Index {
             objects: Vec::new(),
             workloads: Vec::new(),
@@ -93,14 +95,23 @@ impl<'a> Index<'a> {
             by_kind: vec![Vec::new(); N_KINDS],
             services_by_name: HashMap::new(),
             rules_by_host: HashMap::new(),
+            routings_by_host: HashMap::new(),
             workloads_by_label: HashMap::new(),
             names: HashMap::new(),
         };
-        for view in views {
+        let views: Vec<_> = views.into_iter().collect();
+        let mut spaces: Vec<&str> = views.iter().filter_map(|(v, _)| v.at(&["metadata", "namespace"])?.scalar()).collect();
+        spaces.sort_unstable();
+        spaces.dedup();
+        let default_ns = default_ns.or((spaces.len() > 1).then_some(UNSAID));
+        for (view, standing) in views {
             let number = index.objects.len();
             let id = ObjId(u32::try_from(number).unwrap_or(u32::MAX));
             let obj = object(id, view, default_ns);
-            index.add(obj, number);
+            index.objects.push(obj);
+            if standing == Standing::Current {
+                index.add(obj, number);
+            }
         }
         index.scale();
         index.select();
@@ -109,12 +120,8 @@ impl<'a> Index<'a> {
     }
 
     fn add(&mut self, obj: Object<'a>, number: usize) {
-        self.objects.push(obj);
         self.by_kind[obj.kind as usize].push(number);
-        self.names
-            .entry((obj.kind, obj.name))
-            .or_default()
-            .push(number);
+        self.names.entry((obj.kind, obj.name)).or_default().push(number);
         match obj.kind {
             Kind::Service => {
                 let n = self.services.len();
@@ -129,7 +136,18 @@ impl<'a> Index<'a> {
                     self.rules.push(rule);
                 }
             }
-            Kind::VirtualService => self.routings.extend(Routing::read(obj)),
+            Kind::VirtualService => {
+                if let Some(routing) = Routing::read(obj) {
+                    let sent = routing.routes.iter().flat_map(|r| &r.dests).map(|d| d.host);
+                    for host in routing.hosts.iter().map(|(_, h)| *h).chain(sent) {
+                        let list = self.routings_by_host.entry(host_key(host)).or_default();
+                        if list.last() != Some(&self.routings.len()) {
+                            list.push(self.routings.len());
+                        }
+                    }
+                    self.routings.push(routing);
+                }
+            }
             _ => {
                 if let Some(w) = Workload::read(obj) {
                     let n = self.workloads.len();
@@ -149,23 +167,19 @@ impl<'a> Index<'a> {
 
     /// Objects of a kind.
     pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = &Object<'a>> {
-        self.by_kind[kind as usize]
-            .iter()
-            .map(|n| &self.objects[*n])
+        self.by_kind[kind as usize].iter().map(|n| &self.objects[*n])
     }
 
     /// Whether the input holds any object of a kind in a namespace.
     pub(crate) fn has(&self, kind: Kind, ns: Ns<'_>) -> bool {
-        self.of(kind).any(|o| may_be_same(o.ns, ns))
+        self.of(kind).any(|o| o.ns == ns)
     }
 
     /// An object by kind, namespace and name; exact namespaces before absent ones.
     pub(crate) fn find(&self, kind: Kind, ns: Ns<'_>, name: &str) -> Option<&Object<'a>> {
         let all = self.names.get(&(kind, name))?;
         let all = || all.iter().map(|n| &self.objects[*n]);
-        all()
-            .find(|o| o.ns == ns)
-            .or_else(|| all().find(|o| may_be_same(o.ns, ns)))
+        all().find(|o| o.ns == ns).or_else(|| all().find(|o| may_be_same(o.ns, ns)))
     }
 
     /// The Service that a host names.
@@ -180,44 +194,35 @@ impl<'a> Index<'a> {
         let all = self.services_by_name.get(name)?;
         all.iter()
             .find(|n| self.services[**n].obj.ns == ns)
-            .or_else(|| {
-                all.iter()
-                    .find(|n| may_be_same(self.services[**n].obj.ns, ns))
-            })
+            .or_else(|| all.iter().find(|n| may_be_same(self.services[**n].obj.ns, ns)))
             .copied()
     }
 
     /// Services of a name in any namespace.
     pub(crate) fn services_named(&self, name: &str) -> impl Iterator<Item = &Service<'a>> {
-        self.services_by_name
-            .get(name)
-            .into_iter()
-            .flatten()
-            .map(|n| &self.services[*n])
+        self.services_by_name.get(name).into_iter().flatten().map(|n| &self.services[*n])
     }
 
     /// DestinationRules for a host.
     pub(crate) fn rules_for(&self, host: Host<'a>) -> impl Iterator<Item = &Rule<'a>> {
-        self.rules_by_host
-            .get(host_key(host))
-            .into_iter()
-            .flatten()
-            .map(|n| &self.rules[*n])
-            .filter(move |r| same_host(r.host, host))
+        self.rules_by_host.get(host_key(host)).into_iter().flatten().map(|n| &self.rules[*n]).filter(move |r| same_host(r.host, host))
+    }
+
+    /// VirtualServices that are for a host, or send to it.
+    pub(crate) fn routings_of(&self, host: Host<'a>) -> impl Iterator<Item = &Routing<'a>> {
+        self.routings_by_host.get(host_key(host)).into_iter().flatten().map(|n| &self.routings[*n]).filter(move |r| {
+            r.hosts.iter().any(|(_, h)| same_host(*h, host)) || r.routes.iter().flat_map(|x| &x.dests).any(|d| same_host(d.host, host))
+        })
     }
 
     /// A subset of a host, with the rule that defines it.
     pub(crate) fn subset(&self, host: Host<'a>, name: &str) -> Option<(&Rule<'a>, &Subset<'a>)> {
-        self.rules_for(host)
-            .find_map(|r| Some((r, r.subsets.iter().find(|s| s.name == name)?)))
+        self.rules_for(host).find_map(|r| Some((r, r.subsets.iter().find(|s| s.name == name)?)))
     }
 
     /// Workloads of a namespace whose pods carry these labels; none for no labels.
     pub(crate) fn selected(&self, ns: Ns<'_>, want: &Labels<'a>) -> Vec<usize> {
-        let rarest = want
-            .iter()
-            .map(|pair| self.workloads_by_label.get(pair))
-            .min_by_key(|list| list.map_or(0, Vec::len));
+        let rarest = want.iter().map(|pair| self.workloads_by_label.get(pair)).min_by_key(|list| list.map_or(0, Vec::len));
         let Some(Some(candidates)) = rarest else {
             return Vec::new();
         };
@@ -245,28 +250,17 @@ impl<'a> Index<'a> {
 
     /// Workloads of a Service that a subset selects.
     pub(crate) fn in_subset(&self, service: &Service<'a>, subset: &Subset<'a>) -> Vec<usize> {
-        service
-            .workloads
-            .iter()
-            .copied()
-            .filter(|n| matches(&subset.labels, &self.workloads[*n].labels))
-            .collect()
+        service.workloads.iter().copied().filter(|n| matches(&subset.labels, &self.workloads[*n].labels)).collect()
     }
 
     /// Sum of pods of workloads, if each says a number.
     pub(crate) fn pods(&self, workloads: &[usize]) -> Option<i64> {
-        workloads
-            .iter()
-            .map(|n| self.workloads[*n].pods.fixed())
-            .try_fold(0i64, |sum, n| Some(sum.saturating_add(n?.max(0))))
+        workloads.iter().map(|n| self.workloads[*n].pods.fixed()).try_fold(0i64, |sum, n| Some(sum.saturating_add(n?.max(0))))
     }
 
     /// All routes that split requests.
     pub(crate) fn splits(&self) -> impl Iterator<Item = (&Routing<'a>, &Route<'a>)> {
-        self.routings
-            .iter()
-            .flat_map(|r| r.routes.iter().map(move |route| (r, route)))
-            .filter(|(_, route)| route.is_split())
+        self.routings.iter().flat_map(|r| r.routes.iter().map(move |route| (r, route))).filter(|(_, route)| route.is_split())
     }
 
     /// Whether a name of this kind may have been made by another controller (Flagger makes
@@ -275,16 +269,18 @@ impl<'a> Index<'a> {
         self.of(Kind::FlaggerCanary).any(|c| {
             let base = c
                 .spec()
-                .and_then(|s| {
-                    s.at(&["service", "name"])
-                        .or_else(|| s.at(&["targetRef", "name"]))
-                })
+                .and_then(|s| s.at(&["service", "name"]).or_else(|| s.at(&["targetRef", "name"])))
                 .and_then(View::str)
                 .unwrap_or(c.name);
-            may_be_same(c.ns, ns)
-                && name
-                    .strip_prefix(base)
-                    .is_some_and(|rest| matches!(rest, "" | "-primary" | "-canary"))
+            may_be_same(c.ns, ns) && name.strip_prefix(base).is_some_and(|rest| matches!(rest, "" | "-primary" | "-canary"))
+        })
+    }
+
+    /// Whether Argo Rollouts writes a rule's subset labels: what stands in the file is a start.
+    pub(crate) fn written_by_argo(&self, rule: &Rule<'_>) -> bool {
+        self.of(Kind::Rollout).any(|r| {
+            let path = ["strategy", "canary", "trafficRouting", "istio", "destinationRule", "name"];
+            may_be_same(r.ns, rule.obj.ns) && r.spec().and_then(|s| s.at(&path)).and_then(View::str) == Some(rule.obj.name)
         })
     }
 
@@ -300,11 +296,10 @@ impl<'a> Index<'a> {
                 }
             }
         }
-        let targets: HashMap<(&str, &str), Vec<Ns<'a>>> =
-            targets.into_iter().fold(HashMap::new(), |mut map, t| {
-                map.entry((t.1, t.2)).or_default().push(t.0);
-                map
-            });
+        let targets: HashMap<(&str, &str), Vec<Ns<'a>>> = targets.into_iter().fold(HashMap::new(), |mut map, t| {
+            map.entry((t.1, t.2)).or_default().push(t.0);
+            map
+        });
         for w in &mut self.workloads {
             let hit = targets.get(&(w.obj.kind_name, w.obj.name));
             if hit.is_some_and(|all| all.iter().any(|ns| may_be_same(*ns, w.obj.ns))) {
@@ -329,19 +324,9 @@ impl<'a> Index<'a> {
                 let Some(workloads) = self.reached(dest).filter(|w| !w.is_empty()) else {
                     continue;
                 };
-                arms.push(Arm {
-                    name: dest.label(),
-                    workloads,
-                    share: Some(route.share(dest)),
-                    dest: Some(*dest),
-                });
+                arms.push(Arm { name: dest.label(), workloads, share: Some(route.share(dest)), dest: Some(*dest) });
             }
-            let service = route
-                .dests
-                .iter()
-                .map(|d| self.service_number(d.host))
-                .reduce(|a, b| if a == b { a } else { None })
-                .flatten();
+            let service = route.dests.iter().map(|d| self.service_number(d.host)).reduce(|a, b| if a == b { a } else { None }).flatten();
             self.add_family(&mut families, arms, service, true);
         }
         // Subsets that nothing in the input routes to: the split may be in the cluster.
@@ -353,12 +338,7 @@ impl<'a> Index<'a> {
             let arms = rule
                 .subsets
                 .iter()
-                .map(|s| Arm {
-                    name: s.name,
-                    workloads: self.in_subset(service, s),
-                    share: None,
-                    dest: None,
-                })
+                .map(|s| Arm { name: s.name, workloads: self.in_subset(service, s), share: None, dest: None })
                 .filter(|a| !a.workloads.is_empty())
                 .collect();
             self.add_family(&mut families, arms, Some(number), false);
@@ -366,13 +346,7 @@ impl<'a> Index<'a> {
         self.families = families.list;
     }
 
-    fn add_family(
-        &self,
-        families: &mut Families<'a>,
-        arms: Vec<Arm<'a>>,
-        service: Option<usize>,
-        split: bool,
-    ) {
+    fn add_family(&self, families: &mut Families<'a>, arms: Vec<Arm<'a>>, service: Option<usize>, split: bool) {
         let mut kept: Vec<Arm<'a>> = Vec::new();
         for arm in arms {
             let overlap = |a: &Arm<'_>| a.workloads.iter().any(|n| arm.workloads.contains(n));
@@ -404,12 +378,7 @@ impl<'a> Index<'a> {
             let n = families.list.len();
             families.of_workload.entry(m).or_default().push(n);
         }
-        families.list.push(Family {
-            arms: kept,
-            stable,
-            service,
-            split,
-        });
+        families.list.push(Family { arms: kept, stable, service, split });
     }
 }
 

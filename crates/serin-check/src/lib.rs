@@ -6,6 +6,7 @@
 
 mod comments;
 pub mod config;
+mod crd;
 mod diag;
 pub mod fix;
 mod index;

@@ -12,10 +12,7 @@ pub(crate) type Labels<'a> = Vec<(&'a str, &'a str)>;
 
 /// Reads a mapping of labels.
 pub(crate) fn labels<'a>(view: Option<View<'a>>) -> Labels<'a> {
-    view.into_iter()
-        .flat_map(View::fields)
-        .filter_map(|f| Some((f.key, f.value.scalar()?)))
-        .collect()
+    view.into_iter().flat_map(View::fields).filter_map(|f| Some((f.key, f.value.scalar()?))).collect()
 }
 
 /// Whether `have` carries each pair of `want`.
@@ -65,20 +62,12 @@ impl<'a> Selector<'a> {
                 })
             })
             .collect();
-        Selector {
-            view,
-            pairs: labels(view.and_then(|v| v.get("matchLabels"))),
-            expressions,
-        }
+        Selector { view, pairs: labels(view.and_then(|v| v.get("matchLabels"))), expressions }
     }
 
     /// A plain mapping of labels as a selector.
     pub(crate) fn plain(view: View<'a>) -> Selector<'a> {
-        Selector {
-            view: Some(view),
-            pairs: labels(Some(view)),
-            expressions: Vec::new(),
-        }
+        Selector { view: Some(view), pairs: labels(Some(view)), expressions: Vec::new() }
     }
 
     /// Whether it asks for nothing, and so selects everything.
@@ -144,11 +133,9 @@ impl<'a> Workload<'a> {
     pub(crate) fn read(obj: Object<'a>) -> Option<Workload<'a>> {
         let spec = obj.spec();
         let (template, selector) = match obj.kind {
-            Kind::Deployment
-            | Kind::StatefulSet
-            | Kind::DaemonSet
-            | Kind::ReplicaSet
-            | Kind::Rollout => (spec?.get("template")?, spec?.get("selector")),
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::ReplicaSet | Kind::Rollout => {
+                (spec?.get("template")?, spec?.get("selector"))
+            }
             Kind::Job => (spec?.get("template")?, None),
             Kind::CronJob => (spec?.at(&["jobTemplate", "spec", "template"])?, None),
             Kind::Pod => (obj.view, None),
@@ -184,20 +171,14 @@ impl<'a> Workload<'a> {
 
     /// Init containers that stay (`restartPolicy: Always`), which may hold ports too.
     pub(crate) fn serving_containers(&self) -> impl Iterator<Item = View<'a>> {
-        self.containers().chain(
-            self.init_containers()
-                .filter(|c| c.str_at("restartPolicy") == Some("Always")),
-        )
+        self.containers().chain(self.init_containers().filter(|c| c.str_at("restartPolicy") == Some("Always")))
     }
 
     /// Where the template's labels stand, else the template, else the name.
     pub(crate) fn labels_loc(&self) -> Loc {
         match self.template.get("metadata") {
             Some(meta) if meta.field("labels").is_some() => meta.key_loc("labels"),
-            _ => self
-                .obj
-                .spec()
-                .map_or_else(|| self.obj.name_loc(), |s| s.key_loc("template")),
+            _ => self.obj.spec().map_or_else(|| self.obj.name_loc(), |s| s.key_loc("template")),
         }
     }
 
@@ -208,13 +189,13 @@ impl<'a> Workload<'a> {
 
     /// Whether it runs to an end and so never stands behind a Service.
     pub(crate) fn is_batch(&self) -> bool {
-        matches!(self.obj.kind, Kind::Job | Kind::CronJob)
+        let ends = self.pod.and_then(|p| p.str_at("restartPolicy")).is_some_and(|p| p != "Always");
+        matches!(self.obj.kind, Kind::Job | Kind::CronJob) || self.obj.kind == Kind::Pod && ends
     }
 
     /// The image of its first container that is no proxy.
     pub(crate) fn main_container(&self) -> Option<View<'a>> {
-        self.containers()
-            .find(|c| c.str_at("name") != Some("istio-proxy"))
+        self.containers().find(|c| c.str_at("name") != Some("istio-proxy"))
     }
 }
 
@@ -276,15 +257,11 @@ impl<'a> Service<'a> {
 
     /// Its ports.
     pub(crate) fn ports(&self) -> impl Iterator<Item = ServicePort<'a>> {
-        self.obj
-            .spec()
-            .into_iter()
-            .flat_map(|s| s.list("ports"))
-            .map(|view| ServicePort {
-                view,
-                number: view.int_at("port").unwrap_or(0),
-                name: view.str_at("name"),
-            })
+        self.obj.spec().into_iter().flat_map(|s| s.list("ports")).map(|view| ServicePort {
+            view,
+            number: view.int_at("port").unwrap_or(0),
+            name: view.str_at("name"),
+        })
     }
 }
 
@@ -303,11 +280,7 @@ impl ServicePort<'_> {
     /// The protocol, by `appProtocol`, else by the name's first part. Unknown words are
     /// sniffed.
     pub(crate) fn protocol(&self) -> Protocol {
-        if self
-            .view
-            .str_at("protocol")
-            .is_some_and(|p| !p.eq_ignore_ascii_case("TCP"))
-        {
+        if self.view.str_at("protocol").is_some_and(|p| !p.eq_ignore_ascii_case("TCP")) {
             return Protocol::Opaque;
         }
         let word = match self.view.str_at("appProtocol") {
@@ -319,11 +292,8 @@ impl ServicePort<'_> {
             },
         };
         match word.to_ascii_lowercase().as_str() {
-            "http" | "http2" | "grpc" | "grpc-web" | "kubernetes.io/h2c" | "kubernetes.io/ws"
-            | "gcp-http2" => Protocol::Http,
-            "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" | "udp" | "kubernetes.io/wss" => {
-                Protocol::Opaque
-            }
+            "http" | "http2" | "grpc" | "grpc-web" | "kubernetes.io/h2c" | "kubernetes.io/ws" | "gcp-http2" => Protocol::Http,
+            "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" | "udp" | "kubernetes.io/wss" => Protocol::Opaque,
             _ => Protocol::Sniffed,
         }
     }
@@ -359,20 +329,9 @@ impl<'a> Rule<'a> {
         let host_view = spec.get("host");
         let subsets = spec
             .list("subsets")
-            .filter_map(|view| {
-                Some(Subset {
-                    view,
-                    name: view.get("name")?.scalar()?,
-                    labels: labels(view.get("labels")),
-                })
-            })
+            .filter_map(|view| Some(Subset { view, name: view.get("name")?.scalar()?, labels: labels(view.get("labels")) }))
             .collect();
-        Some(Rule {
-            obj,
-            host_view,
-            host: host(host_view?.str()?, obj.ns),
-            subsets,
-        })
+        Some(Rule { obj, host_view, host: host(host_view?.str()?, obj.ns), subsets })
     }
 
     /// The traffic policy for all subsets.
@@ -401,13 +360,7 @@ impl<'a> Dest<'a> {
     pub(crate) fn read(view: View<'a>, ns: Ns<'a>) -> Option<Dest<'a>> {
         let destination = view.get("destination")?;
         let host_view = destination.get("host")?;
-        Some(Dest {
-            view,
-            host_view,
-            host: host(host_view.str()?, ns),
-            subset: destination.get("subset"),
-            weight: view.get("weight"),
-        })
+        Some(Dest { view, host_view, host: host(host_view.str()?, ns), subset: destination.get("subset"), weight: view.get("weight") })
     }
 
     /// The subset's name.
@@ -427,8 +380,7 @@ impl<'a> Dest<'a> {
 
     /// How messages name it: the subset, else the host.
     pub(crate) fn label(&self) -> &'a str {
-        self.subset_name()
-            .unwrap_or_else(|| self.host_view.str().unwrap_or(""))
+        self.subset_name().unwrap_or_else(|| self.host_view.str().unwrap_or(""))
     }
 
     /// Where it is best pointed at: the subset, else the host.
@@ -464,10 +416,7 @@ pub(crate) struct Route<'a> {
 impl<'a> Route<'a> {
     /// Sum of the weights; negative ones count as 0.
     pub(crate) fn total(&self) -> i64 {
-        self.dests
-            .iter()
-            .map(|d| d.weight().max(0))
-            .fold(0, i64::saturating_add)
+        self.dests.iter().map(|d| d.weight().max(0)).fold(0, i64::saturating_add)
     }
 
     /// The share of a destination, from 0 to 1: alone it has all.
@@ -499,10 +448,7 @@ impl<'a> Route<'a> {
 
     /// Where it begins: its name, else its first key.
     pub(crate) fn loc(&self) -> Loc {
-        self.view
-            .fields()
-            .next()
-            .map_or_else(|| self.view.loc(), |f| f.key_loc)
+        self.view.fields().next().map_or_else(|| self.view.loc(), |f| f.key_loc)
     }
 }
 
@@ -523,29 +469,14 @@ impl<'a> Routing<'a> {
     pub(crate) fn read(obj: Object<'a>) -> Option<Routing<'a>> {
         let spec = obj.spec()?;
         let mut routes = Vec::new();
-        for (key, kind) in [
-            ("http", RouteKind::Http),
-            ("tls", RouteKind::Tls),
-            ("tcp", RouteKind::Tcp),
-        ] {
+        for (key, kind) in [("http", RouteKind::Http), ("tls", RouteKind::Tls), ("tcp", RouteKind::Tcp)] {
             for (index, view) in spec.list(key).enumerate() {
-                routes.push(Route {
-                    view,
-                    index,
-                    kind,
-                    dests: view
-                        .list("route")
-                        .filter_map(|d| Dest::read(d, obj.ns))
-                        .collect(),
-                });
+                routes.push(Route { view, index, kind, dests: view.list("route").filter_map(|d| Dest::read(d, obj.ns)).collect() });
             }
         }
         Some(Routing {
             obj,
-            hosts: spec
-                .list("hosts")
-                .filter_map(|v| Some((v, host(v.str()?, obj.ns))))
-                .collect(),
+            hosts: spec.list("hosts").filter_map(|v| Some((v, host(v.str()?, obj.ns)))).collect(),
             gateways: spec.list("gateways").collect(),
             routes,
         })

@@ -99,6 +99,20 @@ fn kind_of(group: &str, kind: &str) -> Kind {
 /// A namespace as the input names it. Absent: the one of whoever applies the file.
 pub(crate) type Ns<'a> = Option<&'a str>;
 
+/// Stands for the namespace of objects that name none, where the input names several: it is
+/// one of its own then, and guesses would mix other people's objects.
+pub(crate) const UNSAID: &str = "";
+
+/// The namespace, where the input says one.
+pub(crate) fn known(ns: Ns<'_>) -> Ns<'_> {
+    ns.filter(|n| *n != UNSAID)
+}
+
+/// How a namespace is said; `default` where nothing is known.
+pub(crate) fn said(ns: Ns<'_>) -> &str {
+    known(ns).unwrap_or("default")
+}
+
 /// Whether two namespaces may be the same; an absent one may be any.
 pub(crate) fn may_be_same(a: Ns<'_>, b: Ns<'_>) -> bool {
     a == b || a.is_none() || b.is_none()
@@ -137,17 +151,12 @@ impl<'a> Object<'a> {
 
     /// Where its name stands, else the object.
     pub(crate) fn name_loc(&self) -> Loc {
-        self.view
-            .at(&["metadata", "name"])
-            .map_or_else(|| self.view.loc(), View::loc)
+        self.view.at(&["metadata", "name"]).map_or_else(|| self.view.loc(), View::loc)
     }
 
     /// An annotation.
     pub(crate) fn annotation(&self, key: &str) -> Option<&'a str> {
-        self.view
-            .at(&["metadata", "annotations"])?
-            .get(key)?
-            .scalar()
+        self.view.at(&["metadata", "annotations"])?.get(key)?.scalar()
     }
 
     /// A label.
@@ -196,16 +205,7 @@ pub(crate) fn object<'a>(id: ObjId, view: View<'a>, default_ns: Ns<'a>) -> Objec
         Kind::Namespace => None,
         _ => text("namespace").filter(|n| !n.is_empty()).or(default_ns),
     };
-    Object {
-        id,
-        kind,
-        kind_name,
-        group,
-        version,
-        name: text("name").unwrap_or(""),
-        ns,
-        view,
-    }
+    Object { id, kind, kind_name, group, version, name: text("name").unwrap_or(""), ns, view }
 }
 
 /// A host as Istio reads it.
@@ -236,13 +236,8 @@ pub(crate) fn host<'a>(text: &'a str, ns: Ns<'a>) -> Host<'a> {
     }
     let mut labels = text.splitn(4, '.');
     match (labels.next(), labels.next(), labels.next(), labels.next()) {
-        (Some(name), Some(space), Some("svc"), Some(domain))
-            if !name.is_empty() && !space.is_empty() && domain.contains('.') =>
-        {
-            Host::Service {
-                name,
-                ns: Some(space),
-            }
+        (Some(name), Some(space), Some("svc"), Some(domain)) if !name.is_empty() && !space.is_empty() && domain.contains('.') => {
+            Host::Service { name, ns: Some(space) }
         }
         _ => Host::Literal(text),
     }
@@ -251,9 +246,7 @@ pub(crate) fn host<'a>(text: &'a str, ns: Ns<'a>) -> Host<'a> {
 /// Whether two hosts may name the same thing.
 pub(crate) fn same_host(a: Host<'_>, b: Host<'_>) -> bool {
     match (a, b) {
-        (Host::Service { name: x, ns: m }, Host::Service { name: y, ns: n }) => {
-            x == y && may_be_same(m, n)
-        }
+        (Host::Service { name: x, ns: m }, Host::Service { name: y, ns: n }) => x == y && may_be_same(m, n),
         (Host::Literal(x), Host::Literal(y)) | (Host::Wildcard(x), Host::Wildcard(y)) => x == y,
         _ => false,
     }
@@ -268,10 +261,7 @@ mod tests {
         let shop = Some("shop");
         let svc = |name, ns| Host::Service { name, ns };
         assert_eq!(host("cart", shop), svc("cart", shop));
-        assert_eq!(
-            host("cart.pay.svc.cluster.local", shop),
-            svc("cart", Some("pay"))
-        );
+        assert_eq!(host("cart.pay.svc.cluster.local", shop), svc("cart", Some("pay")));
         assert_eq!(host("cart.shop", shop), Host::Literal("cart.shop"));
         assert_eq!(host("cart.shop.svc", shop), Host::Literal("cart.shop.svc"));
         assert_eq!(host("*.example.com", shop), Host::Wildcard("*.example.com"));

@@ -51,15 +51,10 @@ impl Page {
     pub fn parse(text: &'static str) -> Result<Page, String> {
         let mut lines = text.lines();
         let head = lines.next().and_then(|l| l.strip_prefix("# "));
-        let (code, title) = head
-            .and_then(|h| h.split_once(": "))
-            .ok_or("the first line must be `# CODE: title`")?;
+        let (code, title) = head.and_then(|h| h.split_once(": ")).ok_or("the first line must be `# CODE: title`")?;
         let front = lines.find(|l| !l.trim().is_empty()).unwrap_or("");
         let mut parts = front.split(" · ");
-        let severity = parts
-            .next()
-            .and_then(Severity::parse)
-            .ok_or("the second line must begin with error, warning or info")?;
+        let severity = parts.next().and_then(Severity::parse).ok_or("the second line must begin with error, warning or info")?;
         let mut istio = Vec::new();
         let mut fixable = false;
         for part in parts {
@@ -71,14 +66,7 @@ impl Page {
                 return Err(format!("`{part}` in the second line is not known"));
             }
         }
-        Ok(Page {
-            code,
-            title,
-            severity,
-            istio,
-            fixable,
-            text,
-        })
+        Ok(Page { code, title, severity, istio, fixable, text })
     }
 
     /// Its manifests.
@@ -97,12 +85,7 @@ impl Page {
             } else if let Some(name) = line.strip_prefix("## ") {
                 name.clone_into(&mut section);
             } else if let Some(info) = line.strip_prefix("```yaml") {
-                open = Some(Example {
-                    section: section.clone(),
-                    yaml: String::new(),
-                    complete: info.contains("complete"),
-                    line: n + 2,
-                });
+                open = Some(Example { section: section.clone(), yaml: String::new(), complete: info.contains("complete"), line: n + 2 });
             }
         }
         found

@@ -5,14 +5,8 @@
 
 /// What RE2 refuses, with the byte offset in the pattern; `None` if it compiles.
 pub(crate) fn refuse(pattern: &str) -> Option<(usize, String)> {
-    let mut p = Parser {
-        text: pattern,
-        chars: pattern.char_indices().collect(),
-        at: 0,
-    };
-    p.alternatives(0)
-        .err()
-        .or_else(|| (p.at < p.chars.len()).then(|| (p.offset(), "a `)` without `(`".to_owned())))
+    let mut p = Parser { text: pattern, chars: pattern.char_indices().collect(), at: 0 };
+    p.alternatives(0).err().or_else(|| (p.at < p.chars.len()).then(|| (p.offset(), "a `)` without `(`".to_owned())))
 }
 
 struct Parser<'t> {
@@ -30,9 +24,7 @@ const MAX_DEPTH: usize = 1000;
 
 impl<'t> Parser<'t> {
     fn offset(&self) -> usize {
-        self.chars
-            .get(self.at)
-            .map_or(self.text.len(), |(offset, _)| *offset)
+        self.chars.get(self.at).map_or(self.text.len(), |(offset, _)| *offset)
     }
 
     fn peek(&self) -> Option<char> {
@@ -224,8 +216,7 @@ impl<'t> Parser<'t> {
                 continue;
             }
             let low = self.class_char()?;
-            let is_range = self.peek() == Some('-')
-                && self.chars.get(self.at + 1).is_some_and(|(_, c)| *c != ']');
+            let is_range = self.peek() == Some('-') && self.chars.get(self.at + 1).is_some_and(|(_, c)| *c != ']');
             if is_range {
                 self.at += 1;
                 let high = self.class_char()?;
@@ -241,10 +232,8 @@ impl<'t> Parser<'t> {
         let rest = self.rest();
         let end = rest.find(":]").unwrap_or(0);
         let name = rest[2..end].trim_start_matches('^');
-        let known = [
-            "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print",
-            "punct", "space", "upper", "word", "xdigit",
-        ];
+        let known =
+            ["alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word", "xdigit"];
         if !known.contains(&name) {
             return self.fail("a character class of unknown name");
         }
@@ -301,11 +290,7 @@ impl<'t> Parser<'t> {
                     self.at += usize::from(hit);
                     hit
                 };
-                if ok {
-                    Ok(None)
-                } else {
-                    fail(self, "a `\\p` without a class")
-                }
+                if ok { Ok(None) } else { fail(self, "a `\\p` without a class") }
             }
             'x' => {
                 let rest = self.rest();
@@ -351,8 +336,9 @@ impl<'t> Parser<'t> {
                 Ok(Some('\u{1}'))
             }
             '1'..='9' => fail(self, "a back reference"),
-            'Z' | 'G' | 'K' | 'X' | 'R' | 'h' | 'H' | 'u' | 'U' | 'c' | 'e' | 'k' | 'g' | 'l'
-            | 'L' | 'N' | 'o' => fail(self, &format!("`\\{c}`")),
+            'Z' | 'G' | 'K' | 'X' | 'R' | 'h' | 'H' | 'u' | 'U' | 'c' | 'e' | 'k' | 'g' | 'l' | 'L' | 'N' | 'o' => {
+                fail(self, &format!("`\\{c}`"))
+            }
             c if c.is_ascii_alphanumeric() => fail(self, &format!("`\\{c}`")),
             c if c.is_ascii() => Ok(Some(c)),
             _ => fail(self, &format!("`\\{c}`")),

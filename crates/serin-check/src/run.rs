@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::comments::{Silence, silences};
 use crate::diag::{Certainty, Finding, ObjectName, Severity};
-use crate::index::Index;
+use crate::index::{Index, Standing};
 use crate::object::objects_in;
 use crate::rules::{Cx, Out, Rule, all, find, nearest};
 use crate::schema::Schemas;
@@ -39,6 +39,8 @@ pub struct Options {
     pub select: Vec<String>,
     /// Codes, or beginnings of codes, not to run.
     pub ignore: Vec<String>,
+    /// Requests a second that released services get, for forecasts; absent: not known.
+    pub rate: Option<f64>,
     /// Severities that replace the pages'; `None` turns a rule off.
     pub severities: BTreeMap<String, Option<Severity>>,
 }
@@ -108,8 +110,7 @@ impl Report {
     pub fn fails(&self, deny: Deny) -> bool {
         self.findings.iter().any(|f| {
             let counts = deny.depends || f.certainty == Certainty::Certain;
-            let bad =
-                f.severity == Severity::Error || deny.warnings && f.severity == Severity::Warning;
+            let bad = f.severity == Severity::Error || deny.warnings && f.severity == Severity::Warning;
             counts && bad
         })
     }
@@ -122,35 +123,19 @@ impl Report {
 
 /// Codes given by the user that no rule has.
 pub fn unknown_codes<'o>(codes: impl IntoIterator<Item = &'o str>) -> Vec<String> {
-    codes
-        .into_iter()
-        .filter(|c| c.is_empty() || !all().iter().any(|r| begins(r.code, c)))
-        .map(str::to_owned)
-        .collect()
+    codes.into_iter().filter(|c| c.is_empty() || !all().iter().any(|r| begins(r.code, c))).map(str::to_owned).collect()
 }
 
 fn begins(code: &str, prefix: &str) -> bool {
-    prefix.eq_ignore_ascii_case("all")
-        || code
-            .get(..prefix.len())
-            .is_some_and(|c| c.eq_ignore_ascii_case(prefix))
+    prefix.eq_ignore_ascii_case("all") || code.get(..prefix.len()).is_some_and(|c| c.eq_ignore_ascii_case(prefix))
 }
 
 impl Options {
     fn runs(&self, rule: &Rule) -> bool {
         // The longer match decides, so that `--ignore SRN3 --select SRN301` means SRN301.
-        let best = |list: &[String]| {
-            list.iter()
-                .filter(|p| begins(rule.code, p))
-                .map(|p| p.len())
-                .max()
-        };
+        let best = |list: &[String]| list.iter().filter(|p| begins(rule.code, p)).map(|p| p.len()).max();
         let off = matches!(self.severities.get(rule.code), Some(None));
-        let selected = if self.select.is_empty() {
-            Some(0)
-        } else {
-            best(&self.select)
-        };
+        let selected = if self.select.is_empty() { Some(0) } else { best(&self.select) };
         match (selected, best(&self.ignore)) {
             _ if off => false,
             (None, _) => false,
@@ -166,11 +151,7 @@ pub fn check(inputs: Vec<Input>, options: &Options) -> Report {
     let live: Vec<bool> = parsed.iter().map(|(_, live)| *live).collect();
     let parsed: Vec<Parsed> = parsed.into_iter().map(|(p, _)| p).collect();
     let (objects, others) = collect(&parsed);
-    let broken = parsed.iter().any(|p| {
-        p.problem
-            .as_ref()
-            .is_some_and(|p| p.kind != ProblemKind::Template)
-    });
+    let broken = parsed.iter().any(|p| p.problem.as_ref().is_some_and(|p| p.kind != ProblemKind::Template));
     let settled = options.complete && !broken;
 
     let rules: Vec<&'static Rule> = all().iter().filter(|r| options.runs(r)).collect();
@@ -178,29 +159,16 @@ pub fn check(inputs: Vec<Input>, options: &Options) -> Report {
     for world in worlds(&parsed, &objects) {
         let members: HashSet<usize> = world.iter().copied().collect();
         let files: Vec<&Parsed> = world.iter().map(|n| &parsed[*n]).collect();
-        let views = objects
-            .iter()
-            .filter(|(file, _)| members.contains(file))
-            .map(|(file, view)| (*view, live[*file]));
-        let views = prefer_files(views).into_iter().map(|(v, _)| v);
+        let views = objects.iter().filter(|(file, _)| members.contains(file)).map(|(file, view)| (*view, live[*file]));
+        let views = prefer_files(views);
         let index = Index::build(views, options.namespace.as_deref(), settled);
-        let cx = Cx {
-            index: &index,
-            files: &files,
-            schemas: Schemas::get(),
-            issues: std::sync::OnceLock::new(),
-        };
+        let cx = Cx { index: &index, files: &files, schemas: Schemas::get(), issues: std::sync::OnceLock::new(), rate: options.rate };
         findings.extend(run_rules(&cx, &rules, &index));
     }
     let mut report = Report {
         files: Vec::new(),
         findings: Vec::new(),
-        stats: Stats {
-            files: parsed.len(),
-            objects: objects.len(),
-            others,
-            silenced: 0,
-        },
+        stats: Stats { files: parsed.len(), objects: objects.len(), others, silenced: 0 },
     };
     finish(&mut findings, settled, options);
     if live.iter().any(|l| *l) && live.iter().any(|l| !*l) {
@@ -245,11 +213,7 @@ fn parse_one(n: usize, input: Input) -> (Parsed, bool) {
 fn parse_all(inputs: Vec<Input>) -> Vec<(Parsed, bool)> {
     let threads = n_threads(inputs.len(), 64);
     if threads == 1 {
-        return inputs
-            .into_iter()
-            .enumerate()
-            .map(|(n, i)| parse_one(n, i))
-            .collect();
+        return inputs.into_iter().enumerate().map(|(n, i)| parse_one(n, i)).collect();
     }
     let per = inputs.len().div_ceil(threads);
     let mut chunks = Vec::new();
@@ -261,14 +225,7 @@ fn parse_all(inputs: Vec<Input>) -> Vec<(Parsed, bool)> {
     std::thread::scope(|scope| {
         let handles: Vec<_> = chunks
             .into_iter()
-            .map(|chunk| {
-                scope.spawn(move || {
-                    chunk
-                        .into_iter()
-                        .map(|(n, i)| parse_one(n, i))
-                        .collect::<Vec<_>>()
-                })
-            })
+            .map(|chunk| scope.spawn(move || chunk.into_iter().map(|(n, i)| parse_one(n, i)).collect::<Vec<_>>()))
             .collect();
         handles
             .into_iter()
@@ -317,21 +274,14 @@ fn join(folder: &str, relative: &str) -> String {
         }
     }
     let joined = parts.join("/");
-    if folder.starts_with('/') {
-        format!("/{joined}")
-    } else {
-        joined
-    }
+    if folder.starts_with('/') { format!("/{joined}") } else { joined }
 }
 
 /// Files that kustomizations apply as patches: parts of objects, not objects.
 fn kustomize_patches(parsed: &[Parsed]) -> HashSet<usize> {
     let is_kustomization = |p: &&Parsed| {
         let name = p.source.path.rsplit('/').next().unwrap_or("");
-        matches!(
-            name,
-            "kustomization.yaml" | "kustomization.yml" | "Kustomization"
-        )
+        matches!(name, "kustomization.yaml" | "kustomization.yml" | "Kustomization")
     };
     let mut paths = HashSet::new();
     for file in parsed.iter().filter(is_kustomization) {
@@ -340,11 +290,7 @@ fn kustomize_patches(parsed: &[Parsed]) -> HashSet<usize> {
             let listed = doc
                 .list("patchesStrategicMerge")
                 .filter_map(View::str)
-                .chain(
-                    doc.list("patches")
-                        .chain(doc.list("patchesJson6902"))
-                        .filter_map(|p| p.str_at("path")),
-                );
+                .chain(doc.list("patches").chain(doc.list("patchesJson6902")).filter_map(|p| p.str_at("path")));
             for path in listed.filter(|p| !p.contains('\n')) {
                 paths.insert(join(dir, path));
             }
@@ -353,15 +299,13 @@ fn kustomize_patches(parsed: &[Parsed]) -> HashSet<usize> {
     if paths.is_empty() {
         return HashSet::new();
     }
-    let hit = |(_, p): &(usize, &Parsed)| {
-        paths.contains(&join("", &p.source.path)) || paths.contains(&p.source.path)
-    };
-    parsed
-        .iter()
-        .enumerate()
-        .filter(hit)
-        .map(|(n, _)| n)
-        .collect()
+    let hit = |(_, p): &(usize, &Parsed)| paths.contains(&join("", &p.source.path)) || paths.contains(&p.source.path);
+    parsed.iter().enumerate().filter(hit).map(|(n, _)| n).collect()
+}
+
+/// The folder of a path with a slash at its end; nothing for a bare name.
+fn with_slash(path: &str) -> String {
+    path.rfind('/').map_or_else(String::new, |n| path[..=n].to_owned())
 }
 
 /// The branch that a file in the forking folder itself stands for.
@@ -379,9 +323,7 @@ fn worlds(parsed: &[Parsed], objects: &[(usize, View<'_>)]) -> Vec<Vec<usize>> {
         let text = |key| meta.and_then(|m| m.get(key)).and_then(View::scalar);
         let Some(name) = text("name") else { continue };
         let key = (
-            view.str_at("apiVersion")
-                .and_then(|a| a.rsplit_once('/').map(|(g, _)| g))
-                .unwrap_or(""),
+            view.str_at("apiVersion").and_then(|a| a.rsplit_once('/').map(|(g, _)| g)).unwrap_or(""),
             view.str_at("kind").unwrap_or(""),
             text("namespace").unwrap_or(""),
             name,
@@ -393,22 +335,20 @@ fn worlds(parsed: &[Parsed], objects: &[(usize, View<'_>)]) -> Vec<Vec<usize>> {
         if first == *file {
             continue;
         }
-        let mut common = String::new();
-        let mut left = folder(a).split('/');
-        let mut right = folder(b).split('/');
-        let branch = loop {
+        let (mut common, mut branch) = (String::new(), (None, None));
+        let (dir_a, dir_b) = (with_slash(a), with_slash(b));
+        let (mut left, mut right) = (dir_a.split_inclusive('/'), dir_b.split_inclusive('/'));
+        loop {
             match (left.next(), right.next()) {
-                (Some(x), Some(y)) if x == y => {
-                    common.push_str(x);
-                    common.push('/');
+                (Some(x), Some(y)) if x == y => common.push_str(x),
+                (None, None) => break,
+                (x, y) => {
+                    branch = (x, y);
+                    break;
                 }
-                (x, y) => break (x, y),
             }
-        };
-        let name = |side: Option<&str>, path: &str| {
-            side.filter(|s| !s.is_empty())
-                .map_or_else(|| own_branch(path), str::to_owned)
-        };
+        }
+        let name = |side: Option<&str>, path: &str| side.map_or_else(|| own_branch(path), |s| s.trim_end_matches('/').to_owned());
         let set = forks.entry(common).or_default();
         set.insert(name(branch.0, a));
         set.insert(name(branch.1, b));
@@ -419,13 +359,8 @@ fn worlds(parsed: &[Parsed], objects: &[(usize, View<'_>)]) -> Vec<Vec<usize>> {
     }
     // At each fork a file is in one branch or in none.
     let branch_of = |fork: &str, branches: &BTreeSet<String>, path: &str| -> Option<String> {
-        let dir = folder(path);
-        let with_slash = if dir.is_empty() {
-            String::new()
-        } else {
-            format!("{dir}/")
-        };
-        let rest = with_slash.strip_prefix(fork)?;
+        let dir = with_slash(path);
+        let rest = dir.strip_prefix(fork)?;
         let branch = match rest.split('/').next().filter(|f| !f.is_empty()) {
             Some(first) => first.to_owned(),
             None => own_branch(path),
@@ -469,44 +404,30 @@ fn worlds(parsed: &[Parsed], objects: &[(usize, View<'_>)]) -> Vec<Vec<usize>> {
 
 /// Objects of files replace the cluster's own of the same name; of two in one file, the last
 /// is what remains after applying it.
-fn prefer_files<'a>(views: impl Iterator<Item = (View<'a>, bool)>) -> Vec<(View<'a>, bool)> {
-    let mut views: Vec<_> = views.collect();
+fn prefer_files<'a>(views: impl Iterator<Item = (View<'a>, bool)>) -> Vec<(View<'a>, Standing)> {
+    let views: Vec<_> = views.collect();
     let key = |v: &View<'a>| {
         let meta = v.get("metadata");
         let text = |k| meta.and_then(|m| m.get(k)).and_then(View::scalar);
         let api = v.str_at("apiVersion").unwrap_or("");
         let group = api.split_once('/').map_or("", |(g, _)| g);
-        (
-            (group, v.str_at("kind").unwrap_or("")),
-            text("namespace"),
-            text("name").unwrap_or(""),
-        )
+        ((group, v.str_at("kind").unwrap_or("")), text("namespace"), text("name").unwrap_or(""))
     };
     let mut last: HashMap<_, usize> = HashMap::with_capacity(views.len());
     for (n, (v, live)) in views.iter().enumerate() {
         last.insert((key(v), *live), n);
     }
-    if last.len() < views.len() {
-        let mut n = 0;
-        views.retain(|(v, live)| {
-            let keep = key(v).2.is_empty() || last.get(&(key(v), *live)) == Some(&n);
-            n += 1;
-            keep
-        });
-    }
-    if !views.iter().any(|(_, live)| *live) {
-        return views;
-    }
-    let mine: HashSet<_> = views
-        .iter()
-        .filter(|(_, live)| !*live)
-        .map(|(v, _)| key(v))
-        .collect();
+    let mine: HashSet<_> = views.iter().filter(|(_, live)| !*live).map(|(v, _)| key(v)).collect();
     views
-        .into_iter()
-        .filter(|(v, live)| {
+        .iter()
+        .enumerate()
+        .filter(|(_, (v, live))| {
             let (kind, ns, name) = key(v);
             !*live || !(mine.contains(&(kind, ns, name)) || mine.contains(&(kind, None, name)))
+        })
+        .map(|(n, (v, live))| {
+            let overwritten = !key(v).2.is_empty() && last.get(&(key(v), *live)) != Some(&n);
+            (*v, if overwritten { Standing::Overwritten } else { Standing::Current })
         })
         .collect()
 }
@@ -552,17 +473,11 @@ fn name_objects(found: &mut [Finding], index: &Index<'_>) {
     if found.is_empty() {
         return;
     }
-    let mut places: Vec<(Loc, usize)> = index
-        .objects
-        .iter()
-        .enumerate()
-        .map(|(n, o)| (o.view.loc(), n))
-        .collect();
+    let mut places: Vec<(Loc, usize)> = index.objects.iter().enumerate().map(|(n, o)| (o.view.loc(), n)).collect();
     places.sort_unstable();
     for f in found {
         let at = f.primary.loc;
-        let after = places
-            .partition_point(|(loc, _)| (loc.file, loc.span.start) <= (at.file, at.span.start));
+        let after = places.partition_point(|(loc, _)| (loc.file, loc.span.start) <= (at.file, at.span.start));
         let Some((loc, n)) = after.checked_sub(1).and_then(|n| places.get(n)) else {
             continue;
         };
@@ -570,7 +485,7 @@ fn name_objects(found: &mut [Finding], index: &Index<'_>) {
             let o = &index.objects[*n];
             f.object = Some(ObjectName {
                 kind: o.kind_name.to_owned(),
-                namespace: o.ns.map(str::to_owned),
+                namespace: crate::object::known(o.ns).map(str::to_owned),
                 name: o.name.to_owned(),
             });
         }
@@ -598,10 +513,7 @@ fn silence(parsed: &[Parsed], rules: &[&'static Rule], findings: &mut Vec<Findin
     let mut extra = Vec::new();
     for file in parsed.iter().filter(|f| !f.tree.comments.is_empty()) {
         let (list, bad) = silences(file);
-        let at = |span| Loc {
-            file: file.id,
-            span,
-        };
+        let at = |span| Loc { file: file.id, span };
         for b in bad {
             extra.push(("SRN008", Finding::at(at(b.span), b.why)));
         }
@@ -610,10 +522,7 @@ fn silence(parsed: &[Parsed], rules: &[&'static Rule], findings: &mut Vec<Findin
                 extra.push(("SRN008", Finding::at(at(s.span), "it names no rule")));
             }
             if s.reason.is_empty() {
-                extra.push((
-                    "SRN007",
-                    Finding::at(at(s.span), "say why, after the brackets"),
-                ));
+                extra.push(("SRN007", Finding::at(at(s.span), "say why, after the brackets")));
             }
             for (code, span) in &s.codes {
                 silenced += one_silence(file, s, code, *span, findings, &mut extra, &runs);
@@ -645,10 +554,7 @@ fn one_silence(
     extra: &mut Vec<(&'static str, Finding)>,
     runs: &dyn Fn(&str) -> bool,
 ) -> usize {
-    let loc = Loc {
-        file: file.id,
-        span,
-    };
+    let loc = Loc { file: file.id, span };
     let Some(rule) = find(code) else {
         let hint = nearest(code, all().iter().map(|r| r.code));
         let mut f = Finding::at(loc, "no rule has this code");
@@ -668,11 +574,7 @@ fn one_silence(
     });
     let n = before - findings.len();
     if n == 0 && runs(rule.code) {
-        extra.push((
-            "SRN008",
-            Finding::at(loc, format!("{} finds nothing here", rule.code))
-                .help("remove the comment"),
-        ));
+        extra.push(("SRN008", Finding::at(loc, format!("{} finds nothing here", rule.code)).help("remove the comment")));
     }
     n
 }

@@ -17,10 +17,7 @@ impl Span {
     /// A span from byte `start` up to, not including, byte `end`.
     pub fn new(start: usize, end: usize) -> Span {
         let clip = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Span {
-            start: clip(start),
-            end: clip(end.max(start)),
-        }
+        Span { start: clip(start), end: clip(end.max(start)) }
     }
 
     /// As a range for slicing.
@@ -73,11 +70,7 @@ impl SourceFile {
                 line_starts.push(u32::try_from(i + 1).unwrap_or(u32::MAX));
             }
         }
-        SourceFile {
-            path: path.into(),
-            text,
-            line_starts,
-        }
+        SourceFile { path: path.into(), text, line_starts }
     }
 
     /// Line and column of a byte offset, both from 1; columns count characters.
@@ -86,11 +79,7 @@ impl SourceFile {
         let start = self.line_starts[line] as usize;
         let end = (offset as usize).min(self.text.len());
         let before = self.text.get(start..end).unwrap_or("");
-        let before = if line == 0 {
-            before.trim_start_matches('\u{feff}')
-        } else {
-            before
-        };
+        let before = if line == 0 { before.trim_start_matches('\u{feff}') } else { before };
         (line + 1, before.chars().count() + 1)
     }
 
@@ -106,20 +95,13 @@ impl SourceFile {
 
     /// Byte range of a line (from 1), with its line break.
     pub fn line_range(&self, line: usize) -> Range<usize> {
-        let at = |n: usize| {
-            self.line_starts
-                .get(n)
-                .map_or(self.text.len(), |s| *s as usize)
-        };
+        let at = |n: usize| self.line_starts.get(n).map_or(self.text.len(), |s| *s as usize);
         at(line.saturating_sub(1))..at(line)
     }
 
     /// The text of a line (from 1) without its line break.
     pub fn line_text(&self, line: usize) -> &str {
-        self.text
-            .get(self.line_range(line))
-            .unwrap_or("")
-            .trim_end_matches(['\n', '\r'])
+        self.text.get(self.line_range(line)).unwrap_or("").trim_end_matches(['\n', '\r'])
     }
 }
 

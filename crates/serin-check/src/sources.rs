@@ -31,11 +31,7 @@ pub fn gather(paths: &[PathBuf], exclude: &[String]) -> Gathered {
         if path.as_os_str() == "-" {
             let mut bytes = Vec::new();
             match std::io::stdin().lock().read_to_end(&mut bytes) {
-                Ok(_) => found.inputs.push(Input {
-                    path: "<stdin>".to_owned(),
-                    bytes,
-                    live: false,
-                }),
+                Ok(_) => found.inputs.push(Input { path: "<stdin>".to_owned(), bytes, live: false }),
                 Err(e) => found.problems.push(("-".to_owned(), e.to_string())),
             }
         } else if path.is_dir() {
@@ -53,11 +49,7 @@ pub fn gather(paths: &[PathBuf], exclude: &[String]) -> Gathered {
 }
 
 fn is_manifest(path: &Path) -> bool {
-    path.extension().and_then(|e| e.to_str()).is_some_and(|e| {
-        ["yaml", "yml", "json"]
-            .iter()
-            .any(|k| e.eq_ignore_ascii_case(k))
-    })
+    path.extension().and_then(|e| e.to_str()).is_some_and(|e| ["yaml", "yml", "json"].iter().any(|k| e.eq_ignore_ascii_case(k)))
 }
 
 fn folder(root: &Path, exclude: &[String], found: &mut Gathered) {
@@ -68,8 +60,7 @@ fn folder(root: &Path, exclude: &[String], found: &mut Gathered) {
         }
     }
     let mut walk = WalkBuilder::new(root);
-    walk.require_git(false)
-        .sort_by_file_path(std::cmp::Ord::cmp);
+    walk.require_git(false).sort_by_file_path(std::cmp::Ord::cmp);
     if let Ok(overrides) = overrides.build() {
         walk.overrides(overrides);
     }
@@ -78,9 +69,7 @@ fn folder(root: &Path, exclude: &[String], found: &mut Gathered) {
             Ok(entry) if entry.file_type().is_some_and(|t| t.is_dir()) => {}
             Ok(entry) if is_manifest(entry.path()) => read(entry.path(), found),
             Ok(_) => found.others += 1,
-            Err(e) => found
-                .problems
-                .push((root.display().to_string(), e.to_string())),
+            Err(e) => found.problems.push((root.display().to_string(), e.to_string())),
         }
     }
 }
@@ -90,19 +79,12 @@ fn read(path: &Path, found: &mut Gathered) {
     let shown = shown.strip_prefix("./").unwrap_or(&shown).to_owned();
     let outcome = std::fs::metadata(path).and_then(|meta| {
         if meta.len() > MAX_FILE {
-            return Err(std::io::Error::other(format!(
-                "{} MB is too large for a manifest",
-                meta.len() / 1024 / 1024
-            )));
+            return Err(std::io::Error::other(format!("{} MB is too large for a manifest", meta.len() / 1024 / 1024)));
         }
         std::fs::read(path)
     });
     match outcome {
-        Ok(bytes) => found.inputs.push(Input {
-            path: shown,
-            bytes,
-            live: false,
-        }),
+        Ok(bytes) => found.inputs.push(Input { path: shown, bytes, live: false }),
         Err(e) => found.problems.push((shown, e.to_string())),
     }
 }

@@ -5,9 +5,7 @@ use std::fmt::Write as _;
 use crate::run::Report;
 
 fn data(text: &str) -> String {
-    text.replace('%', "%25")
-        .replace('\r', "%0D")
-        .replace('\n', "%0A")
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
 fn property(text: &str) -> String {
@@ -24,23 +22,12 @@ pub fn github(report: &Report) -> String {
             "warning" => "warning",
             _ => "notice",
         };
-        let _ = write!(
-            out,
-            "::{level} file={},line={},col={}",
-            property(&report.file(f.primary.loc).path),
-            p.line,
-            p.column,
-        );
+        let _ = write!(out, "::{level} file={},line={},col={}", property(&report.file(f.primary.loc).path), p.line, p.column,);
         // GitHub wants both columns on one line.
         if p.end_line == p.line {
             let _ = write!(out, ",endLine={},endColumn={}", p.end_line, p.end_column);
         }
-        let _ = writeln!(
-            out,
-            ",title={}::{}",
-            property(&format!("{} {}", f.code, f.title)),
-            data(&super::sentence(f))
-        );
+        let _ = writeln!(out, ",title={}::{}", property(&format!("{} {}", f.code, f.title)), data(&super::sentence(f)));
     }
     out
 }

@@ -23,28 +23,14 @@ pub struct Style {
 
 impl Default for Style {
     fn default() -> Style {
-        Style {
-            color: false,
-            unicode: true,
-            width: 80,
-        }
+        Style { color: false, unicode: true, width: 80 }
     }
 }
 
 /// All findings and the summary.
 pub fn human(report: &Report, style: Style) -> String {
-    let mut renderer = if style.color {
-        Renderer::styled()
-    } else {
-        Renderer::plain()
-    };
-    renderer = renderer
-        .term_width(style.width.max(40))
-        .decor_style(if style.unicode {
-            DecorStyle::Unicode
-        } else {
-            DecorStyle::Ascii
-        });
+    let mut renderer = if style.color { Renderer::styled() } else { Renderer::plain() };
+    renderer = renderer.term_width(style.width.max(40)).decor_style(if style.unicode { DecorStyle::Unicode } else { DecorStyle::Ascii });
     let mut out = String::new();
     for f in &report.findings {
         out.push_str(&renderer.render(&[group(report, f, style)]));
@@ -68,21 +54,13 @@ fn group<'r>(report: &'r Report, f: &'r Finding, style: Style) -> Group<'r> {
     }
     let width = style.width.clamp(60, 100).saturating_sub(16);
     let mut say = |name: &'static str, text: &str| {
-        elements.push(
-            Level::NOTE
-                .with_name(Some(name))
-                .message(wrap(text, width))
-                .into(),
-        );
+        elements.push(Level::NOTE.with_name(Some(name)).message(wrap(text, width)).into());
     };
     if let Some(effect) = &f.effect {
         say("effect", effect);
     }
     if let Certainty::Depends(unless) = &f.certainty {
-        say(
-            "depends",
-            &format!("{unless}; --live or --complete settles it"),
-        );
+        say("depends", &format!("{unless}; --live or --complete settles it"));
     }
     if let Some(help) = &f.help {
         say("help", help);
@@ -90,24 +68,18 @@ fn group<'r>(report: &'r Report, f: &'r Finding, style: Style) -> Group<'r> {
     let path = &report.file(f.primary.loc).path;
     let mut run = String::new();
     if f.fix.is_some() && f.certainty == Certainty::Certain && !path.starts_with('<') {
-        let _ = write!(run, "serin check --fix {path} · ");
+        let _ = write!(run, "serin check --fix {} · ", quoted(path));
     }
     let _ = write!(run, "serin explain {}", f.code);
     elements.push(Level::NOTE.with_name(Some("run")).message(run).into());
-    level
-        .primary_title(f.title.as_str())
-        .id(f.code)
-        .elements(elements)
+    level.primary_title(f.title.as_str()).id(f.code).elements(elements)
 }
 
 type Marked<'r> = Vec<(&'r Label, AnnotationKind)>;
 
 /// The primary label's file first; labels of one file together.
 fn by_file(f: &Finding) -> Vec<(FileId, Marked<'_>)> {
-    let mut files: Vec<(FileId, Marked<'_>)> = vec![(
-        f.primary.loc.file,
-        vec![(&f.primary, AnnotationKind::Primary)],
-    )];
+    let mut files: Vec<(FileId, Marked<'_>)> = vec![(f.primary.loc.file, vec![(&f.primary, AnnotationKind::Primary)])];
     for label in &f.related {
         let marked = (label, AnnotationKind::Context);
         match files.iter_mut().find(|(id, _)| *id == label.loc.file) {
@@ -119,14 +91,8 @@ fn by_file(f: &Finding) -> Vec<(FileId, Marked<'_>)> {
 }
 
 /// Cuts out the lines around the labels, without carriage returns, one line per span.
-fn snippet<'r>(
-    file: &'r SourceFile,
-    labels: &[(&'r Label, AnnotationKind)],
-) -> Snippet<'r, annotate_snippets::Annotation<'r>> {
-    let lines: Vec<usize> = labels
-        .iter()
-        .map(|(l, _)| file.line(l.loc.span.start))
-        .collect();
+fn snippet<'r>(file: &'r SourceFile, labels: &[(&'r Label, AnnotationKind)]) -> Snippet<'r, annotate_snippets::Annotation<'r>> {
+    let lines: Vec<usize> = labels.iter().map(|(l, _)| file.line(l.loc.span.start)).collect();
     let first = lines.iter().copied().min().unwrap_or(1);
     let last = lines.iter().copied().max().unwrap_or(first);
     let mut text = String::new();
@@ -156,18 +122,11 @@ fn snippet<'r>(
     if text.len() > 20_000 {
         // One line of a minified file: the place in the header must do.
         let head: String = text.chars().take(200).collect();
-        snippet = Snippet::source(head)
-            .line_start(first)
-            .path(file.path.as_str());
-        return snippet.annotations([AnnotationKind::Primary
-            .span(0..1)
-            .label(labels.first().map_or("", |(l, _)| l.text.as_str()))]);
+        snippet = Snippet::source(head).line_start(first).path(file.path.as_str());
+        return snippet.annotations([AnnotationKind::Primary.span(0..1).label(labels.first().map_or("", |(l, _)| l.text.as_str()))]);
     }
     drop(snippet);
-    Snippet::source(text)
-        .line_start(first)
-        .path(file.path.as_str())
-        .annotations(annotations)
+    Snippet::source(text).line_start(first).path(file.path.as_str()).annotations(annotations)
 }
 
 /// Breaks a text at spaces; lines that are there stay.
@@ -200,12 +159,14 @@ fn wrap(text: &str, width: usize) -> String {
     out
 }
 
+/// A path as a shell takes it.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,@%".contains(c);
+    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
+}
+
 fn count(n: usize, one: &str, many: &str) -> String {
-    if n == 1 {
-        format!("1 {one}")
-    } else {
-        format!("{n} {many}")
-    }
+    if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
 }
 
 /// `4 files, 5 objects: 1 error, 3 warnings`
@@ -221,24 +182,12 @@ pub fn summary(report: &Report) -> String {
     add(tally.errors, "error", "errors");
     add(tally.warnings, "warning", "warnings");
     add(tally.infos, "remark", "remarks");
-    add(
-        tally.depends,
-        "depends on the cluster",
-        "depend on the cluster",
-    );
+    add(tally.depends, "depends on the cluster", "depend on the cluster");
     add(stats.silenced, "silenced", "silenced");
-    let found = if report.findings.is_empty() && stats.silenced == 0 {
-        "no findings".to_owned()
-    } else {
-        parts.join(", ")
-    };
+    let found = if report.findings.is_empty() && stats.silenced == 0 { "no findings".to_owned() } else { parts.join(", ") };
     let others = match stats.others {
         0 => String::new(),
         n => format!(", {n} of other kinds left alone"),
     };
-    format!(
-        "{}, {}{others}: {found}",
-        count(stats.files, "file", "files"),
-        count(stats.objects, "object", "objects"),
-    )
+    format!("{}, {}{others}: {found}", count(stats.files, "file", "files"), count(stats.objects, "object", "objects"),)
 }

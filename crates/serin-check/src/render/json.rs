@@ -95,13 +95,7 @@ struct EditOut<'r> {
 
 fn spot(report: &Report, loc: crate::source::Loc) -> Spot<'_> {
     let p = super::span_place(report, loc);
-    Spot {
-        file: &report.file(loc).path,
-        line: p.line,
-        column: p.column,
-        end_line: p.end_line,
-        end_column: p.end_column,
-    }
+    Spot { file: &report.file(loc).path, line: p.line, column: p.column, end_line: p.end_line, end_column: p.end_column }
 }
 
 fn item<'r>(report: &'r Report, f: &'r Finding) -> Item<'r> {
@@ -115,35 +109,17 @@ fn item<'r>(report: &'r Report, f: &'r Finding) -> Item<'r> {
         title: &f.title,
         message: &f.primary.text,
         place: spot(report, f.primary.loc),
-        object: f.object.as_ref().map(|o| Object {
-            kind: &o.kind,
-            namespace: o.namespace.as_deref(),
-            name: &o.name,
-        }),
+        object: f.object.as_ref().map(|o| Object { kind: &o.kind, namespace: o.namespace.as_deref(), name: &o.name }),
         effect: f.effect.as_deref(),
         help: f.help.as_deref(),
         unless: match &f.certainty {
             Certainty::Certain => None,
             Certainty::Depends(text) => Some(text),
         },
-        related: f
-            .related
-            .iter()
-            .map(|r| Related {
-                message: &r.text,
-                place: spot(report, r.loc),
-            })
-            .collect(),
+        related: f.related.iter().map(|r| Related { message: &r.text, place: spot(report, r.loc) }).collect(),
         fix: f.fix.as_ref().map(|x| Fix {
             title: &x.title,
-            edits: x
-                .edits
-                .iter()
-                .map(|e| EditOut {
-                    place: spot(report, e.loc),
-                    text: &e.text,
-                })
-                .collect(),
+            edits: x.edits.iter().map(|e| EditOut { place: spot(report, e.loc), text: &e.text }).collect(),
         }),
         istioctl: rules::find(f.code).map_or(&[], |r| r.page().istio.as_slice()),
         fingerprint: super::fingerprint(report, f),

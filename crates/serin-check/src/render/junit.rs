@@ -29,19 +29,12 @@ pub fn junit(report: &Report) -> String {
     let mut suites = String::new();
     let (mut n_tests, mut n_failures, mut n_skipped) = (0, 0, 0);
     for (n, file) in report.files.iter().enumerate() {
-        let found: Vec<_> = report
-            .findings
-            .iter()
-            .filter(|f| f.primary.loc.file.0 as usize == n)
-            .collect();
+        let found: Vec<_> = report.findings.iter().filter(|f| f.primary.loc.file.0 as usize == n).collect();
         let path = escape(&file.path);
         let mut cases = String::new();
         let (mut failures, mut skipped) = (0, 0);
         if found.is_empty() {
-            let _ = writeln!(
-                cases,
-                "    <testcase name=\"no findings\" classname=\"{path}\"/>"
-            );
+            let _ = writeln!(cases, "    <testcase name=\"no findings\" classname=\"{path}\"/>");
         }
         for f in &found {
             let p = super::place(report, f);
@@ -62,11 +55,7 @@ pub fn junit(report: &Report) -> String {
                 }
                 (Certainty::Certain, severity) => {
                     failures += 1;
-                    let _ = writeln!(
-                        cases,
-                        "      <failure type=\"{}\" message=\"{message}\">{text}</failure>",
-                        severity.word()
-                    );
+                    let _ = writeln!(cases, "      <failure type=\"{}\" message=\"{message}\">{text}</failure>", severity.word());
                 }
             }
             cases.push_str("    </testcase>\n");

@@ -34,12 +34,7 @@ fn span_place(report: &Report, loc: crate::source::Loc) -> Place {
     let file = report.file(loc);
     let (line, column) = file.line_col(loc.span.start);
     let (end_line, end_column) = file.line_col(loc.span.end.max(loc.span.start));
-    Place {
-        line,
-        column,
-        end_line,
-        end_column,
-    }
+    Place { line, column, end_line, end_column }
 }
 
 /// `error`, `warning`, `info`, or `depends`.

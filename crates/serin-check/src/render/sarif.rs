@@ -10,8 +10,7 @@ use crate::run::Report;
 use crate::source::Loc;
 
 /// The schema that the output names.
-const SCHEMA: &str =
-    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
+const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
 fn uri(path: &str) -> String {
     let mut out = String::new();
@@ -123,11 +122,7 @@ pub fn sarif(report: &Report) -> String {
             })
         })
         .collect();
-    let results: Vec<Value> = report
-        .findings
-        .iter()
-        .map(|f| result(report, f, codes.binary_search(&f.code).unwrap_or(0)))
-        .collect();
+    let results: Vec<Value> = report.findings.iter().map(|f| result(report, f, codes.binary_search(&f.code).unwrap_or(0))).collect();
     let out = json!({
         "$schema": SCHEMA,
         "version": "2.1.0",

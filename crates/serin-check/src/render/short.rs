@@ -9,16 +9,7 @@ pub fn short(report: &Report) -> String {
     let mut out = String::new();
     for f in &report.findings {
         let p = super::place(report, f);
-        let _ = write!(
-            out,
-            "{}:{}:{}: {}[{}]: {}",
-            report.file(f.primary.loc).path,
-            p.line,
-            p.column,
-            super::word(f),
-            f.code,
-            f.title
-        );
+        let _ = write!(out, "{}:{}:{}: {}[{}]: {}", report.file(f.primary.loc).path, p.line, p.column, super::word(f), f.code, f.title);
         if !f.primary.text.is_empty() {
             let _ = write!(out, ": {}", f.primary.text);
         }

@@ -27,11 +27,7 @@ fn serving<'c, 'a>(cx: &'c Cx<'a>) -> Vec<(&'c Workload<'a>, Option<f64>)> {
             }
         }
     }
-    found
-        .into_iter()
-        .map(|(n, share)| (&cx.index.workloads[n], share))
-        .filter(|(w, _)| w.pods.fixed() != Some(0))
-        .collect()
+    found.into_iter().map(|(n, share)| (&cx.index.workloads[n], share)).filter(|(w, _)| w.pods.fixed() != Some(0)).collect()
 }
 
 /// SRN106
@@ -40,20 +36,15 @@ pub(super) fn no_readiness_probe(cx: &Cx<'_>, out: &mut Out) {
         let Some(main) = w.main_container() else {
             continue;
         };
-        if w.serving_containers()
-            .any(|c| c.get("readinessProbe").is_some())
-        {
+        if w.serving_containers().any(|c| c.get("readinessProbe").is_some()) {
             continue;
         }
         let name = main.get("name").map_or_else(|| main.loc(), View::loc);
-        let part = share.map_or_else(
-            || "requests".to_owned(),
-            |s| format!("its {} of the requests", percent(s)),
-        );
+        let part = share.map_or_else(|| "the requests".to_owned(), |s| format!("{} of the requests", percent(s)));
         out.add(
             Finding::at(name, "no readinessProbe")
                 .effect(format!(
-                    "a pod of {} gets {part} as soon as its process starts, and keeps them when it hangs",
+                    "a pod of {} takes its part of {part} as soon as its process starts, and keeps it when it hangs",
                     w.obj.name
                 ))
                 .help("add a readinessProbe that fails until the pod can answer"),
@@ -79,9 +70,7 @@ pub(super) fn one_stable_pod(cx: &Cx<'_>, out: &mut Out) {
         let share = arm.share.map_or_else(|| "its share".to_owned(), percent);
         out.add(
             Finding::at(loc, format!("{} is one pod", arm.name))
-                .effect(format!(
-                    "while this pod restarts, {share} of the requests fail, and nothing can take the canary's share back"
-                ))
+                .effect(format!("while this pod restarts, {share} of the requests fail, and nothing can take the canary's share back"))
                 .help("give the stable version at least 2 replicas"),
         );
     }
@@ -96,25 +85,11 @@ pub(super) fn selector_and_template_differ(cx: &Cx<'_>, out: &mut Out) {
         if w.selector.is_empty() || w.selector.selects(&w.labels) {
             continue;
         }
-        let miss: Vec<(&str, &str)> = w
-            .selector
-            .pairs
-            .iter()
-            .filter(|p| !w.labels.contains(p))
-            .copied()
-            .collect();
+        let miss: Vec<(&str, &str)> = w.selector.pairs.iter().filter(|p| !w.labels.contains(p)).copied().collect();
         let loc = miss
             .first()
             .and_then(|(k, _)| selector.at(&["matchLabels", k]))
-            .map_or_else(
-                || {
-                    selector
-                        .fields()
-                        .next()
-                        .map_or_else(|| selector.loc(), |f| f.key_loc)
-                },
-                View::loc,
-            );
+            .map_or_else(|| selector.fields().next().map_or_else(|| selector.loc(), |f| f.key_loc), View::loc);
         let label = if miss.is_empty() {
             "the template's labels do not fit".to_owned()
         } else {
@@ -148,10 +123,7 @@ pub(super) fn selectors_overlap(cx: &Cx<'_>, out: &mut Out) {
                 continue;
             }
             let effect = if scaled(w) {
-                format!(
-                    "the autoscaler of {} counts pods of {} as its own",
-                    w.obj.name, other.obj.name
-                )
+                format!("the autoscaler of {} counts pods of {} as its own", w.obj.name, other.obj.name)
             } else {
                 format!(
                     "what counts or lists pods by this selector (autoscaler, kubectl, dashboards) takes pods of {} for pods of {}",
@@ -183,27 +155,19 @@ pub(super) fn probe_port(cx: &Cx<'_>, out: &mut Out) {
                         continue;
                     };
                     let Some(name) = port.str() else { continue };
-                    let known: Vec<&str> =
-                        c.list("ports").filter_map(|p| p.str_at("name")).collect();
+                    let known: Vec<&str> = c.list("ports").filter_map(|p| p.str_at("name")).collect();
                     if known.contains(&name) {
                         continue;
                     }
-                    let mut f = Finding::at(
-                        port.loc(),
-                        format!("no port of this container is named {name}"),
-                    )
-                    .related(
-                        c.get("name").map_or_else(|| c.loc(), View::loc),
-                        if known.is_empty() {
-                            "it names no ports".to_owned()
-                        } else {
-                            format!("it names {}", list(&known))
-                        },
-                    )
-                    .effect(match probe {
-                        "readinessProbe" => "the pods never become ready: they get no request",
-                        _ => "the probe fails and the container is restarted again and again",
-                    });
+                    let mut f = Finding::at(port.loc(), format!("no port of this container is named {name}"))
+                        .related(
+                            c.get("name").map_or_else(|| c.loc(), View::loc),
+                            if known.is_empty() { "it names no ports".to_owned() } else { format!("it names {}", list(&known)) },
+                        )
+                        .effect(match probe {
+                            "readinessProbe" => "the pods never become ready: they get no request",
+                            _ => "the probe fails and the container is restarted again and again",
+                        });
                     f = match super::nearest(name, known) {
                         Some(near) => f.help(format!("did you mean {near}?")),
                         None => f.help("name the port in `ports`, or use its number"),
@@ -244,21 +208,11 @@ pub(super) fn same_image(cx: &Cx<'_>, out: &mut Out) {
                 continue;
             };
             // A version may differ by its settings alone.
-            let settings = [
-                "env",
-                "envFrom",
-                "args",
-                "command",
-                "volumeMounts",
-                "resources",
-            ];
+            let settings = ["env", "envFrom", "args", "command", "volumeMounts", "resources"];
             let same = x.scalar() == y.scalar()
                 && settings.iter().all(|k| same_field(a, b, k))
                 && match (stable.pod, canary.pod) {
-                    (Some(p), Some(q)) => {
-                        same_field(p, q, "volumes")
-                            && p.list("containers").count() == q.list("containers").count()
-                    }
+                    (Some(p), Some(q)) => same_field(p, q, "volumes") && p.list("containers").count() == q.list("containers").count(),
                     _ => true,
                 };
             if !same {
@@ -283,9 +237,7 @@ fn tag(image: &str) -> Option<&str> {
 }
 
 /// Containers of the versions behind splits, each once.
-fn version_workloads<'c, 'a>(
-    cx: &'c Cx<'a>,
-) -> Vec<(&'c Family<'a>, &'c Arm<'a>, &'c Workload<'a>)> {
+fn version_workloads<'c, 'a>(cx: &'c Cx<'a>) -> Vec<(&'c Family<'a>, &'c Arm<'a>, &'c Workload<'a>)> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for family in &cx.index.families {
@@ -327,10 +279,7 @@ pub(super) fn latest(cx: &Cx<'_>, out: &mut Out) {
 
 /// `v1.2.3` and `1.2.3` as numbers; `None` for anything else.
 fn numbers(text: &str) -> Option<Vec<u64>> {
-    text.trim_start_matches(['v', 'V'])
-        .split('.')
-        .map(|p| p.parse().ok())
-        .collect()
+    text.trim_start_matches(['v', 'V']).split('.').map(|p| p.parse().ok()).collect()
 }
 
 /// SRN213
@@ -357,21 +306,15 @@ pub(super) fn tag_against_label(cx: &Cx<'_>, out: &mut Out) {
             .flat_map(|a| &a.workloads)
             .filter_map(|n| cx.index.workloads[*n].label("version"))
             .find(|v| same(tag, v));
-        let both_full = numbers(tag).is_some_and(|n| n.len() >= 3)
-            && numbers(own).is_some_and(|n| n.len() >= 3);
+        let both_full = numbers(tag).is_some_and(|n| n.len() >= 3) && numbers(own).is_some_and(|n| n.len() >= 3);
         if others.is_none() && !both_full {
             continue;
         }
-        let loc = w
-            .template
-            .at(&["metadata", "labels", "version"])
-            .map_or_else(|| w.labels_loc(), View::loc);
+        let loc = w.template.at(&["metadata", "labels", "version"]).map_or_else(|| w.labels_loc(), View::loc);
         out.add(
             Finding::at(image.loc(), format!("runs {tag}"))
                 .related(loc, format!("says {own}"))
-                .effect(format!(
-                    "weights, metrics and decisions for {own} are those of the code of {tag}"
-                ))
+                .effect(format!("weights, metrics and decisions for {own} are those of the code of {tag}"))
                 .help("make label and tag name the same version"),
         );
     }
@@ -380,10 +323,7 @@ pub(super) fn tag_against_label(cx: &Cx<'_>, out: &mut Out) {
 /// SRN214
 pub(super) fn label_in_one_place(cx: &Cx<'_>, out: &mut Out) {
     for w in &cx.index.workloads {
-        if !matches!(
-            w.obj.kind,
-            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Rollout
-        ) {
+        if !matches!(w.obj.kind, Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Rollout) {
             continue;
         }
         let Some(outer) = w.obj.view.at(&["metadata", "labels", "version"]) else {
@@ -396,18 +336,13 @@ pub(super) fn label_in_one_place(cx: &Cx<'_>, out: &mut Out) {
             None if is_routed(cx, w) => out.add(
                 Finding::at(outer.loc(), "on the object alone")
                     .related(w.labels_loc(), "not on its pods")
-                    .effect(format!(
-                        "Istio reads labels of pods: no subset finds these as {said}, and metrics call their version unknown"
-                    ))
+                    .effect(format!("Istio reads labels of pods: no subset finds these as {said}, and metrics call their version unknown"))
                     .help(format!("add version: {said} to spec.template.metadata.labels")),
             ),
             Some(inner) if inner.scalar().is_some_and(|v| v != said) => out.add(
                 Finding::at(outer.loc(), format!("{said} here"))
                     .related(inner.loc(), "another version on the pods")
-                    .effect(format!(
-                        "the pods count as {}, whatever the object says",
-                        inner.scalar().unwrap_or("")
-                    ))
+                    .effect(format!("the pods count as {}, whatever the object says", inner.scalar().unwrap_or("")))
                     .help("make both the same"),
             ),
             _ => {}
@@ -418,15 +353,9 @@ pub(super) fn label_in_one_place(cx: &Cx<'_>, out: &mut Out) {
 /// Whether a workload stands behind a Service whose host has subsets or a split.
 pub(super) fn is_routed(cx: &Cx<'_>, w: &Workload<'_>) -> bool {
     cx.index.services.iter().any(|s| {
-        let mine = s
-            .workloads
-            .iter()
-            .any(|n| cx.index.workloads[*n].obj.id == w.obj.id);
+        let mine = s.workloads.iter().any(|n| cx.index.workloads[*n].obj.id == w.obj.id);
         mine && {
-            let host = crate::object::Host::Service {
-                name: s.obj.name,
-                ns: s.obj.ns,
-            };
+            let host = crate::object::Host::Service { name: s.obj.name, ns: s.obj.ns };
             cx.index.rules_for(host).any(|r| !r.subsets.is_empty())
         }
     })
@@ -440,17 +369,11 @@ pub(super) fn too_few_pods(cx: &Cx<'_>, out: &mut Out) {
             continue;
         };
         for arm in family.canaries() {
-            let (Some(share), Some(have), Some(dest)) =
-                (arm.share, cx.index.pods(&arm.workloads), arm.dest)
-            else {
+            let (Some(share), Some(have), Some(dest)) = (arm.share, cx.index.pods(&arm.workloads), arm.dest) else {
                 continue;
             };
             // Serin's own rule: ceil(share × pods of stable). No pod at all is SRN217's.
-            #[expect(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                reason = "pods are few"
-            )]
+            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "pods are few")]
             let needed = (share * n as f64 - 1e-9).ceil() as i64;
             if have == 0 || have >= needed {
                 continue;
@@ -464,21 +387,12 @@ pub(super) fn too_few_pods(cx: &Cx<'_>, out: &mut Out) {
             let load = share * n as f64 / (have as f64 * stable.share.unwrap_or(1.0).max(0.01));
             out.add(
                 Finding::at(loc, format!("{} for {}", pods(have), percent(share)))
-                    .related(
-                        dest.weight.map_or_else(|| dest.loc(), View::loc),
-                        format!("{} of the requests", percent(share)),
-                    )
+                    .related(dest.weight.map_or_else(|| dest.loc(), View::loc), format!("{} of the requests", percent(share)))
                     .effect(format!(
                         "each pod of {} gets {load:.1} times the requests of a pod of {}: slowness may be the load, not the version",
                         arm.name, stable.name
                     ))
-                    .help(format!(
-                        "{} take {} of what {} of {} served",
-                        pods(needed),
-                        percent(share),
-                        pods(n),
-                        stable.name
-                    )),
+                    .help(format!("{} take {} of what {} of {} served", pods(needed), percent(share), pods(n), stable.name)),
             );
         }
     }
@@ -498,24 +412,14 @@ pub(super) fn weight_on_nothing(cx: &Cx<'_>, out: &mut Out) {
                     continue;
                 }
                 let w = &cx.index.workloads[reached[0]];
-                let loc = w
-                    .obj
-                    .spec()
-                    .and_then(|s| s.get("replicas"))
-                    .map_or_else(|| w.obj.name_loc(), View::loc);
+                let loc = w.obj.spec().and_then(|s| s.get("replicas")).map_or_else(|| w.obj.name_loc(), View::loc);
                 if !told.insert(loc) {
                     continue;
                 }
                 out.add(
                     Finding::at(loc, "no pods")
-                        .related(
-                            dest.weight.map_or_else(|| dest.loc(), View::loc),
-                            format!("{} of the requests", percent(share)),
-                        )
-                        .effect(format!(
-                            "{} of the requests get 503 `no healthy upstream` (UH)",
-                            percent(share)
-                        ))
+                        .related(dest.weight.map_or_else(|| dest.loc(), View::loc), format!("{} of the requests", percent(share)))
+                        .effect(format!("{} of the requests get 503 `no healthy upstream` (UH)", percent(share)))
                         .help("start the pods first, or set the weight to 0"),
                 );
             }

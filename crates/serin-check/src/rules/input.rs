@@ -9,19 +9,11 @@ use crate::source::{Loc, Span};
 use crate::yaml::{Parsed, ProblemKind, View};
 
 fn at(file: &Parsed, span: Span) -> Loc {
-    Loc {
-        file: file.id,
-        span,
-    }
+    Loc { file: file.id, span }
 }
 
-fn problems<'a>(
-    cx: &Cx<'a>,
-    kind: ProblemKind,
-) -> impl Iterator<Item = (&'a Parsed, &'a crate::yaml::ParseProblem)> {
-    cx.files
-        .iter()
-        .filter_map(move |f| Some((*f, f.problem.as_ref().filter(|p| p.kind == kind)?)))
+fn problems<'a>(cx: &Cx<'a>, kind: ProblemKind) -> impl Iterator<Item = (&'a Parsed, &'a crate::yaml::ParseProblem)> {
+    cx.files.iter().filter_map(move |f| Some((*f, f.problem.as_ref().filter(|p| p.kind == kind)?)))
 }
 
 /// SRN001
@@ -41,10 +33,8 @@ pub(super) fn template(cx: &Cx<'_>, out: &mut Out) {
     let mut charts: Vec<(String, &Parsed, Span, usize)> = Vec::new();
     for (file, problem) in problems(cx, ProblemKind::Template) {
         let path = &file.source.path;
-        let chart = path
-            .rfind("/templates/")
-            .map(|n| path[..n].to_owned())
-            .or_else(|| path.starts_with("templates/").then(|| ".".to_owned()));
+        let chart =
+            path.rfind("/templates/").map(|n| path[..n].to_owned()).or_else(|| path.starts_with("templates/").then(|| ".".to_owned()));
         let key = chart.unwrap_or_else(|| path.clone());
         match charts.iter_mut().find(|(k, ..)| *k == key) {
             Some((.., n)) => *n += 1,
@@ -56,11 +46,7 @@ pub(super) fn template(cx: &Cx<'_>, out: &mut Out) {
         out.add(if key == file.source.path {
             finding.help("render it first, then: … | serin check -")
         } else {
-            let more = if n > 1 {
-                format!(" ({n} templates of this chart)")
-            } else {
-                String::new()
-            };
+            let more = if n > 1 { format!(" ({n} templates of this chart)") } else { String::new() };
             finding.help(format!("helm template {key} | serin check -{more}"))
         });
     }
@@ -83,10 +69,7 @@ pub(super) fn duplicate_key(cx: &Cx<'_>, out: &mut Out) {
 /// SRN004
 pub(super) fn hostile(cx: &Cx<'_>, out: &mut Out) {
     for (file, problem) in problems(cx, ProblemKind::Hostile) {
-        out.add(
-            Finding::at(at(file, problem.span), problem.message.clone())
-                .help("nothing of this file was checked"),
-        );
+        out.add(Finding::at(at(file, problem.span), problem.message.clone()).help("nothing of this file was checked"));
     }
 }
 
@@ -113,10 +96,7 @@ pub(super) fn same_object_twice(cx: &Cx<'_>, out: &mut Out) {
             if !told.insert(key) {
                 continue;
             }
-            let name_loc = |v: View<'_>| {
-                v.at(&["metadata", "name"])
-                    .map_or_else(|| v.loc(), View::loc)
-            };
+            let name_loc = |v: View<'_>| v.at(&["metadata", "name"]).map_or_else(|| v.loc(), View::loc);
             out.add(
                 Finding::at(name_loc(view), format!("{kind} {name} again"))
                     .related(name_loc(first), "first here")

@@ -6,7 +6,7 @@ use super::deployments::is_routed;
 use super::{Cx, Out, in_ns, input, list};
 use crate::diag::{Finding, fix};
 use crate::model::{Workload, labels, value_of};
-use crate::object::{Host, Kind, Ns, Object};
+use crate::object::{Host, Kind, Ns, Object, known};
 use crate::source::Loc;
 use crate::yaml::View;
 
@@ -41,10 +41,7 @@ fn injection(cx: &Cx<'_>, w: &Workload<'_>) -> Injection {
     if let Some(host) = w.pod.and_then(|p| p.get("hostNetwork"))
         && host.bool() == Some(true)
     {
-        return Injection::No(
-            host.loc(),
-            "pods on the host's network get no sidecar".into(),
-        );
+        return Injection::No(host.loc(), "pods on the host's network get no sidecar".into());
     }
     let label = pod_label(w, INJECT);
     if let Some(l) = label.filter(|l| l.scalar() == Some("false")) {
@@ -55,16 +52,11 @@ fn injection(cx: &Cx<'_>, w: &Workload<'_>) -> Injection {
     {
         return Injection::No(a.loc(), "this annotation keeps the sidecar out".into());
     }
-    let space = w
-        .obj
-        .ns
-        .and_then(|ns| cx.index.find(Kind::Namespace, None, ns));
+    let space = w.obj.ns.and_then(|ns| cx.index.find(Kind::Namespace, None, ns));
     let space_labels = space.map(|s| labels(s.view.at(&["metadata", "labels"])));
     let of_space = |key| space_labels.as_deref().and_then(|l| value_of(l, key));
     if of_space("istio-injection") == Some("disabled") {
-        let loc = space
-            .and_then(|s| s.view.at(&["metadata", "labels", "istio-injection"]))
-            .map_or_else(|| w.obj.name_loc(), View::loc);
+        let loc = space.and_then(|s| s.view.at(&["metadata", "labels", "istio-injection"])).map_or_else(|| w.obj.name_loc(), View::loc);
         return Injection::No(loc, "the namespace keeps sidecars out".into());
     }
     let wanted = label.is_some_and(|l| l.scalar() == Some("true"))
@@ -82,12 +74,7 @@ fn injection(cx: &Cx<'_>, w: &Workload<'_>) -> Injection {
 
 /// Workloads whose traffic the input wants Istio to direct.
 fn routed<'c, 'a>(cx: &'c Cx<'a>) -> Vec<&'c Workload<'a>> {
-    let mut numbers: Vec<usize> = cx
-        .index
-        .families
-        .iter()
-        .flat_map(|f| f.arms.iter().flat_map(|a| a.workloads.iter().copied()))
-        .collect();
+    let mut numbers: Vec<usize> = cx.index.families.iter().flat_map(|f| f.arms.iter().flat_map(|a| a.workloads.iter().copied())).collect();
     for r in &cx.index.routings {
         for d in r.routes.iter().flat_map(|x| &x.dests) {
             if let Some(s) = cx.index.service(d.host).filter(|_| r.in_mesh()) {
@@ -97,10 +84,7 @@ fn routed<'c, 'a>(cx: &'c Cx<'a>) -> Vec<&'c Workload<'a>> {
     }
     numbers.sort_unstable();
     numbers.dedup();
-    numbers
-        .into_iter()
-        .map(|n| &cx.index.workloads[n])
-        .collect()
+    numbers.into_iter().map(|n| &cx.index.workloads[n]).collect()
 }
 
 const WITHOUT: &str = "without a sidecar their own calls go around every route, and what they serve is measured by callers alone";
@@ -115,9 +99,7 @@ pub(super) fn no_sidecar(cx: &Cx<'_>, out: &mut Out) {
                 Finding::at(loc, why)
                     .related(w.obj.name_loc(), "a version that requests are routed to")
                     .effect(WITHOUT)
-                    .help(format!(
-                        "label the pods {INJECT}: \"true\", in a namespace that does not forbid it"
-                    )),
+                    .help(format!("label the pods {INJECT}: \"true\", in a namespace that does not forbid it")),
             ),
             Injection::Unlabelled(loc) => {
                 let entry = open.entry(w.obj.ns).or_default();
@@ -138,20 +120,14 @@ pub(super) fn no_sidecar(cx: &Cx<'_>, out: &mut Out) {
             Some(_) => "no istio-injection and no istio.io/rev label".to_owned(),
             None => format!("nothing in the input puts a sidecar into pods of {names}"),
         };
-        let which = ns.map_or_else(
-            || "the namespace".to_owned(),
-            |ns| format!("namespace {ns}"),
-        );
+        let ns = known(ns);
+        let which = ns.map_or_else(|| "the namespace".to_owned(), |ns| format!("namespace {ns}"));
         let target = ns.unwrap_or("NAMESPACE");
         out.add(
             Finding::at(loc, label)
                 .effect(WITHOUT)
-                .help(format!(
-                    "kubectl label namespace {target} istio-injection=enabled, then restart the pods"
-                ))
-                .depends(format!(
-                    "it is right if {which} is labelled istio-injection=enabled or istio.io/rev"
-                )),
+                .help(format!("kubectl label namespace {target} istio-injection=enabled, then restart the pods"))
+                .depends(format!("it is right if {which} is labelled istio-injection=enabled or istio.io/rev")),
         );
     }
 }
@@ -167,19 +143,10 @@ pub(super) fn annotation_does_nothing(cx: &Cx<'_>, out: &mut Out) {
         }
         let labels_at = w.template.at(&["metadata", "labels"]);
         let first = labels_at.and_then(|l| l.fields().next());
-        let mend = match (
-            labels_at,
-            first,
-            w.template.at(&["metadata", "annotations"]),
-        ) {
+        let mend = match (labels_at, first, w.template.at(&["metadata", "annotations"])) {
             (Some(l), Some(first), Some(annotations)) => {
-                let add = crate::diag::insert_line_before(
-                    l,
-                    first.key_loc,
-                    &format!("{INJECT}: \"true\""),
-                );
-                let drop =
-                    input::remove(annotations, INJECT, "").and_then(|f| f.edits.into_iter().next());
+                let add = crate::diag::insert_line_before(l, first.key_loc, &format!("{INJECT}: \"true\""));
+                let drop = input::remove(annotations, INJECT, "").and_then(|f| f.edits.into_iter().next());
                 // The annotation may be the only one; then it stays and does no harm.
                 match drop {
                     Some(drop) => fix("make it a label", [add, Some(drop)]),
@@ -200,22 +167,10 @@ pub(super) fn annotation_does_nothing(cx: &Cx<'_>, out: &mut Out) {
 
 /// SRN103
 pub(super) fn no_version_label(cx: &Cx<'_>, out: &mut Out) {
-    let told = [
-        "version",
-        "app.kubernetes.io/version",
-        "service.istio.io/canonical-revision",
-    ];
-    let mut members: Vec<usize> = cx
-        .index
-        .families
-        .iter()
-        .flat_map(|f| f.arms.iter().flat_map(|a| a.workloads.iter().copied()))
-        .collect();
+    let told = ["version", "app.kubernetes.io/version", "service.istio.io/canonical-revision"];
+    let mut members: Vec<usize> = cx.index.families.iter().flat_map(|f| f.arms.iter().flat_map(|a| a.workloads.iter().copied())).collect();
     for s in &cx.index.services {
-        let host = Host::Service {
-            name: s.obj.name,
-            ns: s.obj.ns,
-        };
+        let host = Host::Service { name: s.obj.name, ns: s.obj.ns };
         if cx.index.rules_for(host).any(|r| r.subsets.len() > 1) {
             members.extend(&s.workloads);
         }
@@ -224,6 +179,10 @@ pub(super) fn no_version_label(cx: &Cx<'_>, out: &mut Out) {
     members.dedup();
     for n in members {
         let w = &cx.index.workloads[n];
+        // Argo Rollouts tells versions apart by a label of its own.
+        if w.obj.kind == Kind::Rollout {
+            continue;
+        }
         let on_object = w.obj.view.at(&["metadata", "labels", "version"]).is_some();
         if told.iter().any(|k| w.label(k).is_some()) || on_object && is_routed(cx, w) {
             continue;
@@ -254,10 +213,7 @@ const NEEDED: [&str; 7] = [
 pub(super) fn telemetry_removed(cx: &Cx<'_>, out: &mut Out) {
     for t in cx.index.of(Kind::Telemetry) {
         for metrics in t.spec().into_iter().flat_map(|s| s.list("metrics")) {
-            let mut providers = metrics
-                .list("providers")
-                .filter_map(|p| p.str_at("name"))
-                .peekable();
+            let mut providers = metrics.list("providers").filter_map(|p| p.str_at("name")).peekable();
             // Other providers than Prometheus do not feed a decision.
             if providers.peek().is_some() && !providers.any(|p| p.contains("prometheus")) {
                 continue;
@@ -271,9 +227,7 @@ pub(super) fn telemetry_removed(cx: &Cx<'_>, out: &mut Out) {
 
 fn one_override(t: &Object<'_>, o: View<'_>, out: &mut Out) {
     let m = o.get("match");
-    let mode = m
-        .and_then(|m| m.str_at("mode"))
-        .unwrap_or("CLIENT_AND_SERVER");
+    let mode = m.and_then(|m| m.str_at("mode")).unwrap_or("CLIENT_AND_SERVER");
     if mode == "SERVER" || m.is_some_and(|m| m.get("customMetric").is_some()) {
         return;
     }
@@ -285,9 +239,7 @@ fn one_override(t: &Object<'_>, o: View<'_>, out: &mut Out) {
     if let Some(off) = o.get("disabled").filter(|d| d.bool() == Some(true)) {
         out.add(
             Finding::at(off.loc(), format!("{metric} is not counted at callers"))
-                .effect(format!(
-                    "no canary{whom} can be judged: there are no errors and no latencies to compare"
-                ))
+                .effect(format!("no canary{whom} can be judged: there are no errors and no latencies to compare"))
                 .help("disable other metrics, or only mode SERVER"),
         );
     }
@@ -296,16 +248,11 @@ fn one_override(t: &Object<'_>, o: View<'_>, out: &mut Out) {
             out.add(
                 Finding::at(tag.key_loc, "removed from the metrics of callers")
                     .effect(match tag.key {
-                        "destination_workload" | "destination_workload_namespace" => {
-                            "stable and canary cannot be told apart".to_owned()
-                        }
+                        "destination_workload" | "destination_workload_namespace" => "stable and canary cannot be told apart".to_owned(),
                         "reporter" => "requests are counted twice".to_owned(),
                         other => format!("without {other} errors cannot be told from answers"),
                     })
-                    .help(format!(
-                        "keep {}; remove labels of many values instead",
-                        tag.key
-                    )),
+                    .help(format!("keep {}; remove labels of many values instead", tag.key)),
             );
         }
     }

@@ -36,6 +36,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) schemas: &'static Schemas,
     /// What they say of the objects, once a rule has asked.
     pub(crate) issues: OnceLock<Vec<Issue>>,
+    /// Requests a second to a released service, if the user says so.
+    pub(crate) rate: Option<f64>,
 }
 
 /// What a rule writes to.
@@ -66,8 +68,7 @@ impl Rule {
     pub fn page(&self) -> &Page {
         self.page.get_or_init(|| {
             // Pages are compiled in and a test reads each of them.
-            Page::parse(self.text)
-                .unwrap_or_else(|problem| unreachable!("page {}: {problem}", self.code))
+            Page::parse(self.text).unwrap_or_else(|problem| unreachable!("page {}: {problem}", self.code))
         })
     }
 
@@ -168,6 +169,9 @@ rules! {
     SRN409 => policies::sidecar,
     SRN410 => policies::only_stable_admitted,
     SRN411 => traffic_policies::tls,
+    SRN501 => schema_rules::refused,
+    SRN502 => release::steps_go_down,
+    SRN503 => release::undecidable,
     SRN504 => release::owned_by_another,
     SRN505 => release::unknown_service,
     SRN506 => release::two_owners,
@@ -180,30 +184,38 @@ pub fn find(code: &str) -> Option<&'static Rule> {
 
 /// ` in namespace shop`, or nothing where the input names none.
 pub(crate) fn in_ns(ns: Ns<'_>) -> String {
-    ns.map_or_else(String::new, |ns| format!(" in namespace {ns}"))
+    crate::object::known(ns).map_or_else(String::new, |ns| format!(" in namespace {ns}"))
 }
 
 /// `25 %`, `0.5 %`: a share as people write it.
 pub(crate) fn percent(share: f64) -> String {
     let value = share * 100.0;
-    let text =
-        if value >= 99.95 || value == 0.0 || (value - value.round()).abs() < 0.05 && value >= 1.0 {
-            format!("{value:.0}")
-        } else if value >= 1.0 {
-            format!("{value:.1}")
-        } else {
-            format!("{value:.3}").trim_end_matches('0').to_owned()
-        };
+    let text = if value >= 99.95 || value == 0.0 || (value - value.round()).abs() < 0.05 && value >= 1.0 {
+        format!("{value:.0}")
+    } else if value >= 1.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.3}").trim_end_matches('0').to_owned()
+    };
     format!("{text} %")
+}
+
+/// A large number as people say it: two digits that count, thousands apart.
+pub(crate) fn about(n: f64) -> String {
+    let digits = n.abs().max(1.0).log10().floor() as i32;
+    let unit = 10f64.powi((digits - 1).max(0));
+    let mut text = format!("{:.0}", (n / unit).round() * unit);
+    let mut at = text.len();
+    while at > 3 {
+        at -= 3;
+        text.insert(at, ',');
+    }
+    text
 }
 
 /// `3 pods`, `1 pod`.
 pub(crate) fn pods(n: i64) -> String {
-    if n == 1 {
-        "1 pod".to_owned()
-    } else {
-        format!("{n} pods")
-    }
+    if n == 1 { "1 pod".to_owned() } else { format!("{n} pods") }
 }
 
 /// `a`, `a and b`, `a, b and c`; longer lists end in `and 7 more`.
@@ -255,9 +267,7 @@ fn distance(a: &str, b: &str, limit: usize) -> usize {
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let cost = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1)
-                .min(rows[i][j - 1] + 1)
-                .min(rows[i - 1][j - 1] + cost);
+            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + cost);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(rows[i - 2][j - 2] + 1);
             }
@@ -275,10 +285,7 @@ mod tests {
     fn the_nearest_word_is_near() {
         assert_eq!(nearest("hots", ["hosts", "http"]), Some("hosts"));
         assert_eq!(nearest("subsett", ["subset", "host"]), Some("subset"));
-        assert_eq!(
-            nearest("containerport", ["containerPort"]),
-            Some("containerPort")
-        );
+        assert_eq!(nearest("containerport", ["containerPort"]), Some("containerPort"));
         assert_eq!(nearest("v3", ["v1", "v2"]), None);
         assert_eq!(nearest("mirror", ["timeout"]), None);
     }
@@ -293,12 +300,17 @@ mod tests {
     }
 
     #[test]
+    fn large_numbers_are_rounded() {
+        assert_eq!(about(30_009.0), "30,000");
+        assert_eq!(about(5_149.0), "5,100");
+        assert_eq!(about(7.4), "7");
+        assert_eq!(about(0.2), "0");
+    }
+
+    #[test]
     fn lists_end_with_and() {
         assert_eq!(list(["a"]), "a");
         assert_eq!(list(["a", "b", "c"]), "a, b and c");
-        assert_eq!(
-            list(["a", "b", "c", "d", "e", "f"]),
-            "a, b, c, d and 2 more"
-        );
+        assert_eq!(list(["a", "b", "c", "d", "e", "f"]), "a, b, c, d and 2 more");
     }
 }

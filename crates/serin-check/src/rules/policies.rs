@@ -4,7 +4,7 @@ use super::{Cx, Out, list};
 use crate::diag::Finding;
 use crate::index::Family;
 use crate::model::{Labels, Selector, Workload, labels};
-use crate::object::{Kind, Object, may_be_same};
+use crate::object::{Kind, Object, known, may_be_same};
 use crate::yaml::View;
 
 /// Where a kind keeps the labels of the pods it is for.
@@ -14,9 +14,7 @@ fn selector<'a>(obj: &Object<'a>) -> Option<Selector<'a>> {
         Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication => {
             spec.at(&["selector", "matchLabels"]).map(Selector::plain)
         }
-        Kind::EnvoyFilter | Kind::Sidecar => spec
-            .at(&["workloadSelector", "labels"])
-            .map(Selector::plain),
+        Kind::EnvoyFilter | Kind::Sidecar => spec.at(&["workloadSelector", "labels"]).map(Selector::plain),
         Kind::NetworkPolicy => Some(Selector::read(spec.get("podSelector"))),
         Kind::PodDisruptionBudget | Kind::PodMonitor => Some(Selector::read(spec.get("selector"))),
         _ => None,
@@ -53,11 +51,7 @@ fn forgotten<'c, 'a>(
     group: impl Fn(&Object<'a>) -> Option<&'a str>,
     mut tell: impl FnMut(&Object<'a>, crate::source::Loc, &Family<'a>, &'c Workload<'a>, &str),
 ) {
-    let all: Vec<(&Object<'a>, Selector<'a>)> = cx
-        .index
-        .of(kind)
-        .filter_map(|o| Some((o, selector(o)?)))
-        .collect();
+    let all: Vec<(&Object<'a>, Selector<'a>)> = cx.index.of(kind).filter_map(|o| Some((o, selector(o)?))).collect();
     if all.is_empty() {
         return;
     }
@@ -68,15 +62,10 @@ fn forgotten<'c, 'a>(
             for canary in workloads(cx, &arm.workloads) {
                 for (obj, s) in &all {
                     let here = |o: &Object<'_>| may_be_same(o.ns, canary.obj.ns);
-                    if !here(obj)
-                        || !stable.iter().any(|w| s.selects(&w.labels))
-                        || s.selects(&canary.labels)
-                    {
+                    if !here(obj) || !stable.iter().any(|w| s.selects(&w.labels)) || s.selects(&canary.labels) {
                         continue;
                     }
-                    let covered = all.iter().any(|(o, other)| {
-                        here(o) && group(o) == group(obj) && other.selects(&canary.labels)
-                    });
+                    let covered = all.iter().any(|(o, other)| here(o) && group(o) == group(obj) && other.selects(&canary.labels));
                     if covered || !told.insert((obj.id, canary.obj.id)) {
                         continue;
                     }
@@ -95,13 +84,10 @@ fn usual(cx: &Cx<'_>, out: &mut Out, kind: Kind, effect: impl Fn(&str, &Object<'
         |o| o.spec().and_then(|s| s.str_at("action")),
         |obj, loc, family, canary, arm| {
             out.add(
-                Finding::at(
-                    loc,
-                    format!("{} alone; {arm} is left out", family.stable_arm().name),
-                )
-                .related(canary.labels_loc(), format!("pods of {arm}"))
-                .effect(effect(arm, obj))
-                .help("select by a label that all versions share, for instance `app`"),
+                Finding::at(loc, format!("{} alone; {arm} is left out", family.stable_arm().name))
+                    .related(canary.labels_loc(), format!("pods of {arm}"))
+                    .effect(effect(arm, obj))
+                    .help("select by a label that all versions share, for instance `app`"),
             );
         },
     );
@@ -110,10 +96,7 @@ fn usual(cx: &Cx<'_>, out: &mut Out, kind: Kind, effect: impl Fn(&str, &Object<'
 /// SRN401
 pub(super) fn authorization(cx: &Cx<'_>, out: &mut Out) {
     usual(cx, out, Kind::AuthorizationPolicy, |arm, obj| {
-        let action = obj
-            .spec()
-            .and_then(|s| s.str_at("action"))
-            .unwrap_or("ALLOW");
+        let action = obj.spec().and_then(|s| s.str_at("action")).unwrap_or("ALLOW");
         match action {
             "DENY" => format!("what is denied at stable is allowed at {arm}"),
             "CUSTOM" => format!("{arm} does not ask the authorizer"),
@@ -126,11 +109,7 @@ pub(super) fn authorization(cx: &Cx<'_>, out: &mut Out) {
 /// SRN402
 pub(super) fn peer_authentication(cx: &Cx<'_>, out: &mut Out) {
     usual(cx, out, Kind::PeerAuthentication, |arm, obj| {
-        let mode = obj
-            .spec()
-            .and_then(|s| s.at(&["mtls", "mode"]))
-            .and_then(View::str)
-            .unwrap_or("its mode");
+        let mode = obj.spec().and_then(|s| s.at(&["mtls", "mode"])).and_then(View::str).unwrap_or("its mode");
         format!("{mode} holds for stable; {arm} takes what the namespace's default allows")
     });
 }
@@ -144,16 +123,12 @@ pub(super) fn request_authentication(cx: &Cx<'_>, out: &mut Out) {
 
 /// SRN404
 pub(super) fn network(cx: &Cx<'_>, out: &mut Out) {
-    usual(cx, out, Kind::NetworkPolicy, |arm, _| {
-        format!("{arm} can be reached, and can reach out, where stable cannot")
-    });
+    usual(cx, out, Kind::NetworkPolicy, |arm, _| format!("{arm} can be reached, and can reach out, where stable cannot"));
 }
 
 /// SRN405
 pub(super) fn disruption(cx: &Cx<'_>, out: &mut Out) {
-    usual(cx, out, Kind::PodDisruptionBudget, |arm, _| {
-        format!("a node drain may take all pods of {arm} at once")
-    });
+    usual(cx, out, Kind::PodDisruptionBudget, |arm, _| format!("a node drain may take all pods of {arm} at once"));
 }
 
 /// SRN406
@@ -169,9 +144,7 @@ pub(super) fn autoscaler(cx: &Cx<'_>, out: &mut Out) {
         .filter_map(|o| Some((o, target(o)?)))
         .collect();
     let of = |w: &Workload<'_>| {
-        scalers.iter().find(|(o, (kind, name, _))| {
-            may_be_same(o.ns, w.obj.ns) && *kind == w.obj.kind_name && *name == w.obj.name
-        })
+        scalers.iter().find(|(o, (kind, name, _))| may_be_same(o.ns, w.obj.ns) && *kind == w.obj.kind_name && *name == w.obj.name)
     };
     for family in cx.index.families.iter().filter(|f| f.split) {
         let stable = workloads(cx, &family.stable_arm().workloads);
@@ -183,16 +156,10 @@ pub(super) fn autoscaler(cx: &Cx<'_>, out: &mut Out) {
                 if of(canary).is_some() || arm.share.is_none_or(|s| s <= 0.0) {
                     continue;
                 }
-                let size = canary
-                    .pods
-                    .fixed()
-                    .map_or_else(|| "its size".to_owned(), super::pods);
+                let size = canary.pods.fixed().map_or_else(|| "its size".to_owned(), super::pods);
                 out.add(
                     Finding::at(*loc, format!("scales {} alone", family.stable_arm().name))
-                        .related(
-                            canary.obj.name_loc(),
-                            format!("{} stays at {size}", arm.name),
-                        )
+                        .related(canary.obj.name_loc(), format!("{} stays at {size}", arm.name))
                         .effect(format!(
                             "as its weight grows {} gets more requests on the same pods: slowness may be the load, not the version",
                             arm.name
@@ -207,34 +174,22 @@ pub(super) fn autoscaler(cx: &Cx<'_>, out: &mut Out) {
 /// SRN407
 pub(super) fn monitor(cx: &Cx<'_>, out: &mut Out) {
     usual(cx, out, Kind::PodMonitor, |arm, _| {
-        format!(
-            "Prometheus does not scrape pods of {arm}: there is no data on it, which looks like no errors"
-        )
+        format!("Prometheus does not scrape pods of {arm}: there is no data on it, which looks like no errors")
     });
     // A ServiceMonitor selects Services: of a family with one per version, all must be.
     for family in cx.index.families.iter().filter(|f| f.service.is_none()) {
         let service = |arm: &crate::index::Arm<'_>| {
             let d = arm.dest?;
-            cx.index.services.iter().find(|s| {
-                crate::object::same_host(
-                    crate::object::Host::Service {
-                        name: s.obj.name,
-                        ns: s.obj.ns,
-                    },
-                    d.host,
-                )
-            })
+            cx.index
+                .services
+                .iter()
+                .find(|s| crate::object::same_host(crate::object::Host::Service { name: s.obj.name, ns: s.obj.ns }, d.host))
         };
         let own_labels = |s: &crate::model::Service<'_>| {
             s.obj
                 .view
                 .at(&["metadata", "labels"])
-                .map(|v| {
-                    labels(Some(v))
-                        .iter()
-                        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-                        .collect::<Vec<_>>()
-                })
+                .map(|v| labels(Some(v)).iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>())
                 .unwrap_or_default()
         };
         let Some(stable) = service(family.stable_arm()) else {
@@ -245,15 +200,9 @@ pub(super) fn monitor(cx: &Cx<'_>, out: &mut Out) {
             let (a, b) = (own_labels(stable), own_labels(canary));
             let a: Vec<(&str, &str)> = a.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             let b: Vec<(&str, &str)> = b.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            let monitors: Vec<_> = cx
-                .index
-                .of(Kind::ServiceMonitor)
-                .filter_map(|m| Some((m, Selector::read(m.spec()?.get("selector")))))
-                .collect();
-            let Some((_, s)) = monitors
-                .iter()
-                .find(|(_, s)| !s.is_empty() && s.selects(&a) && !s.selects(&b))
-            else {
+            let monitors: Vec<_> =
+                cx.index.of(Kind::ServiceMonitor).filter_map(|m| Some((m, Selector::read(m.spec()?.get("selector"))))).collect();
+            let Some((_, s)) = monitors.iter().find(|(_, s)| !s.is_empty() && s.selects(&a) && !s.selects(&b)) else {
                 continue;
             };
             if monitors.iter().any(|(_, s)| s.selects(&b)) {
@@ -263,10 +212,7 @@ pub(super) fn monitor(cx: &Cx<'_>, out: &mut Out) {
             out.add(
                 Finding::at(loc, format!("Service {} alone", stable.obj.name))
                     .related(canary.obj.name_loc(), "left out")
-                    .effect(format!(
-                        "Prometheus does not scrape pods of {}: there is no data on it, which looks like no errors",
-                        arm.name
-                    ))
+                    .effect(format!("Prometheus does not scrape pods of {}: there is no data on it, which looks like no errors", arm.name))
                     .help("select by a label that both Services carry"),
             );
         }
@@ -275,25 +221,16 @@ pub(super) fn monitor(cx: &Cx<'_>, out: &mut Out) {
 
 /// SRN408
 pub(super) fn envoy_filter(cx: &Cx<'_>, out: &mut Out) {
-    usual(cx, out, Kind::EnvoyFilter, |arm, _| {
-        format!("the proxies of {arm} work otherwise than stable's: the two are not comparable")
-    });
+    usual(cx, out, Kind::EnvoyFilter, |arm, _| format!("the proxies of {arm} work otherwise than stable's: the two are not comparable"));
 }
 
 /// SRN409
 pub(super) fn sidecar(cx: &Cx<'_>, out: &mut Out) {
-    usual(cx, out, Kind::Sidecar, |arm, _| {
-        format!("{arm} sees other hosts and ports than stable does")
-    });
+    usual(cx, out, Kind::Sidecar, |arm, _| format!("{arm} sees other hosts and ports than stable does"));
 }
 
 fn account<'a>(w: &Workload<'a>) -> &'a str {
-    w.pod
-        .and_then(|p| {
-            p.str_at("serviceAccountName")
-                .or_else(|| p.str_at("serviceAccount"))
-        })
-        .unwrap_or("default")
+    w.pod.and_then(|p| p.str_at("serviceAccountName").or_else(|| p.str_at("serviceAccount"))).unwrap_or("default")
 }
 
 /// Whether a pattern of an AuthorizationPolicy (`x`, `x*`, `*x`, `*`) fits.
@@ -322,24 +259,16 @@ pub(super) fn only_stable_admitted(cx: &Cx<'_>, out: &mut Out) {
 
 type Told = std::collections::HashSet<crate::source::Loc>;
 
-fn principals(
-    cx: &Cx<'_>,
-    stable: &Workload<'_>,
-    canary: &Workload<'_>,
-    arm: &str,
-    told: &mut Told,
-    out: &mut Out,
-) {
+fn principals(cx: &Cx<'_>, stable: &Workload<'_>, canary: &Workload<'_>, arm: &str, told: &mut Told, out: &mut Out) {
     let (a, b) = (account(stable), account(canary));
-    let (Some(ns), true) = (stable.obj.ns.or(canary.obj.ns).or(Some("default")), a != b) else {
+    if a == b {
         return;
-    };
-    let names = |sa: &str| {
-        [
-            format!("cluster.local/ns/{ns}/sa/{sa}"),
-            format!("{ns}/{sa}"),
-            sa.to_owned(),
-        ]
+    }
+    let ns = known(stable.obj.ns).or(known(canary.obj.ns));
+    let named = |pattern: &str, sa: &str| match ns {
+        Some(ns) => [format!("cluster.local/ns/{ns}/sa/{sa}"), format!("{ns}/{sa}"), sa.to_owned()].iter().any(|n| fits(pattern, n)),
+        // Whatever the namespace turns out to be, the account's name must fit.
+        None => pattern.rsplit('/').next().is_some_and(|last| fits(last, sa)),
     };
     for policy in cx.index.of(Kind::AuthorizationPolicy) {
         let Some(spec) = policy.spec() else { continue };
@@ -353,11 +282,7 @@ fn principals(
             .flat_map(|s| s.list("principals").chain(s.list("serviceAccounts")))
             .filter_map(|v| Some((v, v.str()?)))
             .collect();
-        let admits = |sa: &str| {
-            listed
-                .iter()
-                .find(|(_, p)| names(sa).iter().any(|n| fits(p, n)))
-        };
+        let admits = |sa: &str| listed.iter().find(|(_, p)| named(p, sa));
         let Some((at, _)) = admits(a) else { continue };
         if admits(b).is_some() || !told.insert(at.loc()) {
             continue;
@@ -365,25 +290,13 @@ fn principals(
         out.add(
             Finding::at(at.loc(), format!("{a} may call, {b} may not"))
                 .related(canary.obj.name_loc(), format!("runs as {b}"))
-                .effect(format!(
-                    "calls of {arm} to what AuthorizationPolicy {} guards get 403",
-                    policy.name
-                ))
-                .help(format!(
-                    "add {b}, or let both versions run as one service account"
-                )),
+                .effect(format!("calls of {arm} to what AuthorizationPolicy {} guards get 403", policy.name))
+                .help(format!("add {b}, or let both versions run as one service account")),
         );
     }
 }
 
-fn peers(
-    cx: &Cx<'_>,
-    stable: &Workload<'_>,
-    canary: &Workload<'_>,
-    arm: &str,
-    told: &mut Told,
-    out: &mut Out,
-) {
+fn peers(cx: &Cx<'_>, stable: &Workload<'_>, canary: &Workload<'_>, arm: &str, told: &mut Told, out: &mut Out) {
     for policy in cx.index.of(Kind::NetworkPolicy) {
         let Some(spec) = policy.spec() else { continue };
         for rule in spec.list("ingress") {
@@ -393,9 +306,8 @@ fn peers(
                 .filter_map(|p| Some((p, Selector::read(Some(p.get("podSelector")?)))))
                 .collect();
             let others = rule.list("from").any(|p| p.get("podSelector").is_none());
-            let Some((_, s)) = from.iter().find(|(_, s)| {
-                !s.pairs.is_empty() && s.selects(&stable.labels) && !s.selects(&canary.labels)
-            }) else {
+            let Some((_, s)) = from.iter().find(|(_, s)| !s.pairs.is_empty() && s.selects(&stable.labels) && !s.selects(&canary.labels))
+            else {
                 continue;
             };
             let admitted = others || from.iter().any(|(_, s)| s.selects(&canary.labels));
@@ -403,10 +315,9 @@ fn peers(
             let elsewhere = cx.index.of(Kind::NetworkPolicy).any(|p| {
                 p.id != policy.id
                     && p.spec().is_some_and(|x| {
-                        x.list("ingress").flat_map(|r| r.list("from")).any(|f| {
-                            f.get("podSelector")
-                                .is_some_and(|v| Selector::read(Some(v)).selects(&canary.labels))
-                        })
+                        x.list("ingress")
+                            .flat_map(|r| r.list("from"))
+                            .any(|f| f.get("podSelector").is_some_and(|v| Selector::read(Some(v)).selects(&canary.labels)))
                     })
             });
             if admitted || elsewhere || !may_be_same(policy.ns, canary.obj.ns) {
@@ -420,10 +331,7 @@ fn peers(
             out.add(
                 Finding::at(loc, format!("pods of {} alone may call", list(names)))
                     .related(canary.labels_loc(), format!("pods of {arm}"))
-                    .effect(format!(
-                        "calls of {arm} to what NetworkPolicy {} guards are dropped",
-                        policy.name
-                    ))
+                    .effect(format!("calls of {arm} to what NetworkPolicy {} guards are dropped", policy.name))
                     .help("select by a label that all versions share"),
             );
         }

@@ -24,17 +24,12 @@ fn takes_all(key: &str, m: View<'_>) -> bool {
 
 /// Whether a match entry takes every request.
 fn entry_takes_all(entry: View<'_>) -> bool {
-    entry
-        .fields()
-        .filter(|f| narrows(f.key) && !f.value.is_null())
-        .all(|f| match f.key {
-            "uri" => takes_all("uri", f.value),
-            "headers" | "queryParams" | "withoutHeaders" | "sourceLabels" => {
-                f.value.fields().next().is_none()
-            }
-            "gateways" => f.value.items().next().is_none(),
-            _ => false,
-        })
+    entry.fields().filter(|f| narrows(f.key) && !f.value.is_null()).all(|f| match f.key {
+        "uri" => takes_all("uri", f.value),
+        "headers" | "queryParams" | "withoutHeaders" | "sourceLabels" => f.value.fields().next().is_none(),
+        "gateways" => f.value.items().next().is_none(),
+        _ => false,
+    })
 }
 
 /// Where a rule takes every request: the entry, or none for a rule without match.
@@ -51,34 +46,19 @@ fn catch_all<'a>(route: &Route<'a>) -> Option<Option<View<'a>>> {
 /// SRN313
 pub(super) fn unreachable(cx: &Cx<'_>, out: &mut Out) {
     for r in &cx.index.routings {
-        let http: Vec<&Route<'_>> = r
-            .routes
-            .iter()
-            .filter(|x| x.kind == RouteKind::Http)
-            .collect();
-        let Some((n, entry)) = http
-            .iter()
-            .enumerate()
-            .find_map(|(n, route)| Some((n, catch_all(route)?)))
-        else {
+        let http: Vec<&Route<'_>> = r.routes.iter().filter(|x| x.kind == RouteKind::Http).collect();
+        let Some((n, entry)) = http.iter().enumerate().find_map(|(n, route)| Some((n, catch_all(route)?))) else {
             continue;
         };
         for later in &http[n + 1..] {
             let first = http[n];
             let loc = entry.map_or_else(|| first.loc(), |e| e.loc());
-            let what = if first.view.get("redirect").is_some() {
-                "this redirect takes every request"
-            } else {
-                "this rule takes every request"
-            };
+            let what =
+                if first.view.get("redirect").is_some() { "this redirect takes every request" } else { "this rule takes every request" };
             out.add(
                 Finding::at(later.loc(), "no request comes this far")
                     .related(clip(first.view, loc), what)
-                    .effect(format!(
-                        "{} never decides; {} decides for all",
-                        later.title(),
-                        first.title()
-                    ))
+                    .effect(format!("{} never decides; {} decides for all", later.title(), first.title()))
                     .help("move the rule without match to the end"),
             );
         }
@@ -101,15 +81,9 @@ fn implied(wide: View<'_>, narrow: View<'_>) -> bool {
     if wide.fields().count() == 0 {
         return true;
     }
-    match (
-        wide.str_at("exact"),
-        wide.str_at("prefix"),
-        wide.str_at("regex"),
-    ) {
+    match (wide.str_at("exact"), wide.str_at("prefix"), wide.str_at("regex")) {
         (Some(_), ..) => same("exact"),
-        (_, Some(prefix), _) => ["exact", "prefix"]
-            .iter()
-            .any(|k| narrow.str_at(k).is_some_and(|n| n.starts_with(prefix))),
+        (_, Some(prefix), _) => ["exact", "prefix"].iter().any(|k| narrow.str_at(k).is_some_and(|n| n.starts_with(prefix))),
         (_, _, Some(".*")) => true,
         (_, _, Some(_)) => same("regex"),
         _ => false,
@@ -119,10 +93,7 @@ fn implied(wide: View<'_>, narrow: View<'_>) -> bool {
 /// Whether each request that `narrow` takes is taken by `wide`.
 fn shadows(wide: View<'_>, narrow: View<'_>) -> bool {
     let mut any = false;
-    for f in wide
-        .fields()
-        .filter(|f| narrows(f.key) && !f.value.is_null())
-    {
+    for f in wide.fields().filter(|f| narrows(f.key) && !f.value.is_null()) {
         any = true;
         let Some(other) = narrow.get(f.key) else {
             return false;
@@ -130,10 +101,7 @@ fn shadows(wide: View<'_>, narrow: View<'_>) -> bool {
         let ok = match f.key {
             "uri" if wide.bool_at("ignoreUriCase") != narrow.bool_at("ignoreUriCase") => false,
             "uri" | "scheme" | "method" | "authority" => implied(f.value, other),
-            "headers" | "queryParams" => f
-                .value
-                .fields()
-                .all(|h| other.get(h.key).is_some_and(|o| implied(h.value, o))),
+            "headers" | "queryParams" => f.value.fields().all(|h| other.get(h.key).is_some_and(|o| implied(h.value, o))),
             "sourceLabels" => f.value.fields().all(|l| {
                 let have = other.get(l.key).and_then(View::scalar);
                 have.is_some() && have == l.value.scalar()
@@ -165,27 +133,16 @@ pub(super) fn shadowed(cx: &Cx<'_>, out: &mut Out) {
             let entries: Vec<View<'_>> = route.view.list("match").collect();
             for entry in &entries {
                 // Hostile lists would make this quadratic.
-                let hit = earlier
-                    .iter()
-                    .take(500)
-                    .find(|(wide, _)| shadows(*wide, *entry));
+                let hit = earlier.iter().take(500).find(|(wide, _)| shadows(*wide, *entry));
                 if let Some((wide, by)) = hit {
                     let alone = entries.len() == 1;
                     out.add(
                         Finding::at(
                             clip(*entry, entry.loc()),
-                            if alone {
-                                "no request comes this far"
-                            } else {
-                                "this alternative is never reached"
-                            },
+                            if alone { "no request comes this far" } else { "this alternative is never reached" },
                         )
                         .related(clip(*wide, wide.loc()), "takes all of these requests")
-                        .effect(format!(
-                            "{} decides for them, not {}",
-                            by.title(),
-                            route.title()
-                        ))
+                        .effect(format!("{} decides for them, not {}", by.title(), route.title()))
                         .help("put the narrower match first"),
                     );
                 }
@@ -205,9 +162,7 @@ pub(super) fn regex(cx: &Cx<'_>, out: &mut Out) {
             out.add(
                 Finding::at(v.loc(), format!("RE2 knows no such thing: {why}"))
                     .effect("Istio refuses the VirtualService")
-                    .help(
-                        "write it in RE2's syntax, which has no look-around and no back references",
-                    ),
+                    .help("write it in RE2's syntax, which has no look-around and no back references"),
             );
         }
     };
@@ -224,12 +179,7 @@ pub(super) fn regex(cx: &Cx<'_>, out: &mut Out) {
                 }
             }
             judge(route.view.at(&["rewrite", "uriRegexRewrite", "match"]));
-            for origin in route
-                .view
-                .get("corsPolicy")
-                .into_iter()
-                .flat_map(|c| c.list("allowOrigins"))
-            {
+            for origin in route.view.get("corsPolicy").into_iter().flat_map(|c| c.list("allowOrigins")) {
                 judge(origin.get("regex"));
             }
         }
@@ -248,11 +198,7 @@ fn fault_share(fault: View<'_>) -> f64 {
 fn is_targeted(route: &Route<'_>) -> bool {
     let mut entries = route.view.list("match").peekable();
     entries.peek().is_some()
-        && entries.all(|e| {
-            ["headers", "queryParams", "sourceLabels", "sourceNamespace"]
-                .iter()
-                .any(|k| e.get(k).is_some())
-        })
+        && entries.all(|e| ["headers", "queryParams", "sourceLabels", "sourceNamespace"].iter().any(|k| e.get(k).is_some()))
 }
 
 /// SRN321
@@ -288,18 +234,11 @@ pub(super) fn fault(cx: &Cx<'_>, out: &mut Out) {
                         Some(status) => format!("are answered {status} without being sent on"),
                         None => "are aborted without being sent on".to_owned(),
                     },
-                    _ => format!(
-                        "wait {} longer",
-                        f.get("fixedDelay").and_then(View::scalar).unwrap_or("")
-                    ),
+                    _ => format!("wait {} longer", f.get("fixedDelay").and_then(View::scalar).unwrap_or("")),
                 };
                 out.add(
                     Finding::at(fault.key_loc(kind), format!("for {}", percent(share)))
-                        .effect(format!(
-                            "{} of all requests of {} {what}, stable's too",
-                            percent(share),
-                            route.title()
-                        ))
+                        .effect(format!("{} of all requests of {} {what}, stable's too", percent(share), route.title()))
                         .help("remove it, or put it into a rule that matches a test header"),
                 );
             }
@@ -322,10 +261,7 @@ pub(super) fn mirror(cx: &Cx<'_>, out: &mut Out) {
                     weight: None,
                 })
             });
-            let many = route
-                .view
-                .list("mirrors")
-                .filter_map(|m| Dest::read(m, r.obj.ns));
+            let many = route.view.list("mirrors").filter_map(|m| Dest::read(m, r.obj.ns));
             for dest in single.into_iter().chain(many) {
                 let nowhere = "copies of the requests are lost: the shadow shows nothing";
                 if let Some(f) = subsets::undefined(cx, &dest) {
@@ -337,10 +273,7 @@ pub(super) fn mirror(cx: &Cx<'_>, out: &mut Out) {
                             .help("name a Service that exists")
                             .depends(unless),
                     );
-                } else if route.dests.len() == 1
-                    && route.dests[0].host == dest.host
-                    && route.dests[0].subset_name() == dest.subset_name()
-                {
+                } else if route.dests.len() == 1 && route.dests[0].host == dest.host && route.dests[0].subset_name() == dest.subset_name() {
                     out.add(
                         Finding::at(dest.loc(), "the requests go there already")
                             .related(route.dests[0].loc(), "the same pods")
@@ -353,10 +286,7 @@ pub(super) fn mirror(cx: &Cx<'_>, out: &mut Out) {
                 && p.number() == Some(0.0)
                 && route.view.get("mirror").is_some()
             {
-                out.add(
-                    Finding::at(p.loc(), "nothing is mirrored")
-                        .help("remove the mirror, or raise the percentage"),
-                );
+                out.add(Finding::at(p.loc(), "nothing is mirrored").help("remove the mirror, or raise the percentage"));
             }
         }
     }
@@ -394,9 +324,7 @@ pub(super) fn retries(cx: &Cx<'_>, out: &mut Out) {
                     "a canary that fails 20 % of its tries shows {} of failed requests: each gets {tries} tries, in the same version",
                     percent(0.2_f64.powi(tries))
                 ))
-                .help(
-                    "while versions are compared, retry on connect-failure,refused-stream alone",
-                ),
+                .help("while versions are compared, retry on connect-failure,refused-stream alone"),
         );
     }
 }
@@ -410,9 +338,7 @@ pub(super) fn timeout(cx: &Cx<'_>, out: &mut Out) {
             let retries = route.view.get("retries");
             let per_try = retries.and_then(|x| x.get("perTryTimeout"));
             let attempts = retries.and_then(|x| x.int_at("attempts")).unwrap_or(2);
-            let (Some(all), Some(each), Some(loc), Some(per_try)) =
-                (duration(timeout), duration(per_try), timeout, per_try)
-            else {
+            let (Some(all), Some(each), Some(loc), Some(per_try)) = (duration(timeout), duration(per_try), timeout, per_try) else {
                 continue;
             };
             // Envoy's first try counts as one of them; 0 switches a limit off.
@@ -431,14 +357,8 @@ pub(super) fn timeout(cx: &Cx<'_>, out: &mut Out) {
             out.add(
                 Finding::at(loc.loc(), label)
                     .related(per_try.loc(), format!("each of {} tries", attempts + 1))
-                    .effect(format!(
-                        "a slow request ends with 504 after {}; the later tries never happen",
-                        text(loc)
-                    ))
-                    .help(format!(
-                        "a timeout of {needed:.0}s would fit all {} tries",
-                        attempts + 1
-                    )),
+                    .effect(format!("a slow request ends with 504 after {}; the later tries never happen", text(loc)))
+                    .help(format!("a timeout of {needed:.0}s would fit all {} tries", attempts + 1)),
             );
         }
     }
@@ -458,24 +378,15 @@ pub(super) fn delegate(cx: &Cx<'_>, out: &mut Out) {
             match cx.index.find(Kind::VirtualService, ns, name) {
                 None => {
                     let told =
-                        cx.index.settled()
-                            || cx.index.routings.iter().any(|o| {
-                                o.is_delegate() && crate::object::may_be_same(o.obj.ns, ns)
-                            });
+                        cx.index.settled() || cx.index.routings.iter().any(|o| o.is_delegate() && crate::object::may_be_same(o.obj.ns, ns));
                     if !told {
                         continue;
                     }
                     out.add(
-                        Finding::at(
-                            name_view.loc(),
-                            format!("no VirtualService {name} is in the input"),
-                        )
-                        .effect("requests of this rule get 404")
-                        .help("name a VirtualService without hosts")
-                        .depends(format!(
-                            "it is right if the cluster has a VirtualService {name}{}",
-                            in_ns(ns)
-                        )),
+                        Finding::at(name_view.loc(), format!("no VirtualService {name} is in the input"))
+                            .effect("requests of this rule get 404")
+                            .help("name a VirtualService without hosts")
+                            .depends(format!("it is right if the cluster has a VirtualService {name}{}", in_ns(ns))),
                     );
                 }
                 Some(target) => {
@@ -483,12 +394,7 @@ pub(super) fn delegate(cx: &Cx<'_>, out: &mut Out) {
                     if let Some(hosts) = hosts.filter(|h| h.items().len() > 0) {
                         out.add(
                             Finding::at(name_view.loc(), "this one has hosts of its own")
-                                .related(
-                                    target
-                                        .spec()
-                                        .map_or_else(|| hosts.loc(), |s| s.key_loc("hosts")),
-                                    "a delegate has none",
-                                )
+                                .related(target.spec().map_or_else(|| hosts.loc(), |s| s.key_loc("hosts")), "a delegate has none")
                                 .effect("Istio does not take it as a delegate: 404")
                                 .help("remove the hosts of the delegate"),
                         );

@@ -12,6 +12,9 @@ fn issues<'c>(cx: &'c Cx<'_>) -> &'c [Issue] {
         let mut found = Vec::new();
         for obj in &cx.index.objects {
             cx.schemas.check(obj, &mut found);
+            if obj.kind == Kind::CanaryRelease {
+                crate::crd::check(obj, &mut found);
+            }
         }
         found
     })
@@ -24,7 +27,7 @@ fn report(cx: &Cx<'_>, out: &mut Out, wanted: fn(&Problem) -> bool) {
             f = f.help(help.clone());
         }
         // A field without a near neighbour may be newer than these definitions.
-        if issue.problem == (Problem::Unknown { hint: None }) {
+        if issue.problem == (Problem::Unknown { hint: None, sure: false }) {
             f = f.severity(Severity::Warning);
         }
         out.add(f);
@@ -44,6 +47,11 @@ pub(super) fn wrong_type(cx: &Cx<'_>, out: &mut Out) {
 /// SRN012
 pub(super) fn missing_field(cx: &Cx<'_>, out: &mut Out) {
     report(cx, out, |p| *p == Problem::Missing);
+}
+
+/// SRN501
+pub(super) fn refused(cx: &Cx<'_>, out: &mut Out) {
+    report(cx, out, |p| *p == Problem::Refused);
 }
 
 /// SRN014
@@ -134,14 +142,7 @@ const REMOVED: &[Removed] = &[
         since: "Kubernetes 1.26",
         same_fields: true,
     },
-    Removed {
-        group: "batch",
-        version: "v1beta1",
-        kinds: &["CronJob"],
-        new: "batch/v1",
-        since: "Kubernetes 1.25",
-        same_fields: true,
-    },
+    Removed { group: "batch", version: "v1beta1", kinds: &["CronJob"], new: "batch/v1", since: "Kubernetes 1.25", same_fields: true },
     Removed {
         group: "authentication.istio.io",
         version: "v1alpha1",
@@ -153,12 +154,7 @@ const REMOVED: &[Removed] = &[
     Removed {
         group: "rbac.istio.io",
         version: "v1alpha1",
-        kinds: &[
-            "ServiceRole",
-            "ServiceRoleBinding",
-            "ClusterRbacConfig",
-            "RbacConfig",
-        ],
+        kinds: &["ServiceRole", "ServiceRoleBinding", "ClusterRbacConfig", "RbacConfig"],
         new: "security.istio.io/v1 AuthorizationPolicy",
         since: "Istio 1.6",
         same_fields: false,
@@ -186,10 +182,7 @@ const OTHERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("apps", &["ControllerRevision"]),
-    (
-        "networking.k8s.io",
-        &["IngressClass", "IPAddress", "ServiceCIDR"],
-    ),
+    ("networking.k8s.io", &["IngressClass", "IPAddress", "ServiceCIDR"]),
     ("networking.istio.io", &["ProxyConfig", "WorkloadGroup"]),
 ];
 
@@ -199,14 +192,9 @@ pub(super) fn version(cx: &Cx<'_>, out: &mut Out) {
         let Some(api) = obj.view.get("apiVersion") else {
             continue;
         };
-        let removed = REMOVED.iter().find(|r| {
-            r.group == obj.group && r.version == obj.version && r.kinds.contains(&obj.kind_name)
-        });
+        let removed = REMOVED.iter().find(|r| r.group == obj.group && r.version == obj.version && r.kinds.contains(&obj.kind_name));
         if let Some(r) = removed {
-            let mend = r
-                .same_fields
-                .then(|| fix(format!("write {}", r.new), [replace(api, r.new)]))
-                .flatten();
+            let mend = r.same_fields.then(|| fix(format!("write {}", r.new), [replace(api, r.new)])).flatten();
             out.add(
                 Finding::at(api.loc(), format!("gone since {}", r.since))
                     .effect("the API server answers that it knows no such kind")
@@ -220,21 +208,24 @@ pub(super) fn version(cx: &Cx<'_>, out: &mut Out) {
 }
 
 fn known_group(cx: &Cx<'_>, obj: &crate::object::Object<'_>, api: View<'_>, out: &mut Out) {
+    if obj.kind == Kind::CanaryRelease {
+        let known = crate::crd::versions();
+        if !known.iter().any(|v| v == obj.version) {
+            out.add(
+                Finding::at(api.loc(), format!("CanaryRelease has no version {}", obj.version))
+                    .help(format!("use serin.dev/{}", super::list(known))),
+            );
+        }
+        return;
+    }
     if let Some(versions) = cx.schemas.versions(obj.group, obj.kind_name) {
         // v1 of the autoscaler is served beside v2, with other fields.
         let also = obj.kind == Kind::HorizontalPodAutoscaler && obj.version == "v1";
         if !versions.contains(&obj.version) && !also {
-            let prefix = if obj.group.is_empty() {
-                String::new()
-            } else {
-                format!("{}/", obj.group)
-            };
+            let prefix = if obj.group.is_empty() { String::new() } else { format!("{}/", obj.group) };
             out.add(
-                Finding::at(
-                    api.loc(),
-                    format!("{} has no version {}", obj.kind_name, obj.version),
-                )
-                .help(format!("use {prefix}{}", versions[0])),
+                Finding::at(api.loc(), format!("{} has no version {}", obj.kind_name, obj.version))
+                    .help(format!("use {prefix}{}", versions[0])),
             );
         }
         return;
@@ -242,10 +233,7 @@ fn known_group(cx: &Cx<'_>, obj: &crate::object::Object<'_>, api: View<'_>, out:
     let Some(kind) = obj.view.get("kind") else {
         return;
     };
-    let others = OTHERS
-        .iter()
-        .find(|(g, _)| *g == obj.group)
-        .map_or(&[][..], |(_, k)| k);
+    let others = OTHERS.iter().find(|(g, _)| *g == obj.group).map_or(&[][..], |(_, k)| k);
     if others.contains(&obj.kind_name) {
         return;
     }
@@ -258,11 +246,7 @@ fn known_group(cx: &Cx<'_>, obj: &crate::object::Object<'_>, api: View<'_>, out:
         return;
     }
     // A known kind under another group: `apiVersion: v1` with `kind: Deployment`.
-    let home = cx
-        .schemas
-        .homes(obj.kind_name)
-        .filter(|(g, _)| *g != obj.group)
-        .min();
+    let home = cx.schemas.homes(obj.kind_name).filter(|(g, _)| *g != obj.group).min();
     let judged = matches!(
         obj.group,
         "" | "apps"
@@ -275,11 +259,7 @@ fn known_group(cx: &Cx<'_>, obj: &crate::object::Object<'_>, api: View<'_>, out:
             | "telemetry.istio.io"
     );
     if let (Some((group, version)), true) = (home, judged) {
-        let right = if group.is_empty() {
-            version.to_owned()
-        } else {
-            format!("{group}/{version}")
-        };
+        let right = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
         out.add(
             Finding::at(api.loc(), format!("{} is not of this group", obj.kind_name))
                 .help(format!("write {right}"))

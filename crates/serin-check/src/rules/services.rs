@@ -5,9 +5,7 @@ use std::collections::HashSet;
 use super::subsets::contradicts;
 use super::{Cx, Out, in_ns, list, nearest, percent};
 use crate::diag::{Finding, Severity};
-use crate::model::{
-    Protocol, Route, RouteKind, Routing, Service, ServicePort, ServiceType, Workload, show,
-};
+use crate::model::{Protocol, Route, RouteKind, Routing, Service, ServicePort, ServiceType, Workload, show};
 use crate::object::{Kind, same_host};
 use crate::yaml::{Type, View};
 
@@ -40,43 +38,23 @@ pub(super) fn selects_nothing(cx: &Cx<'_>, out: &mut Out) {
             continue;
         };
         // A selector with nothing in common is for pods that are elsewhere.
-        let spelt = s
-            .selector
-            .iter()
-            .any(|(_, v)| nearest(v, w.labels.iter().map(|(_, have)| *have)).is_some());
+        let spelt = s.selector.iter().any(|(_, v)| nearest(v, w.labels.iter().map(|(_, have)| *have)).is_some());
         if !index.settled() && hits == 0 && !spelt {
             continue;
         }
-        let miss: Vec<_> = s
-            .selector
-            .iter()
-            .filter(|p| !w.labels.contains(p))
-            .copied()
-            .collect();
+        let miss: Vec<_> = s.selector.iter().filter(|p| !w.labels.contains(p)).copied().collect();
         out.add(
             nothing(s)
-                .related(
-                    w.labels_loc(),
-                    format!("pods of {} lack {}", w.obj.title(), show(&miss)),
-                )
+                .related(w.labels_loc(), format!("pods of {} lack {}", w.obj.title(), show(&miss)))
                 .help("use labels that the pods carry"),
         );
     }
 }
 
 fn nothing(s: &Service<'_>) -> Finding {
-    Finding::at(
-        s.selector_loc,
-        format!("no pods in the input carry {}", show(&s.selector)),
-    )
-    .effect(format!(
-        "Service {} has no endpoints: callers get 503",
-        s.obj.name
-    ))
-    .depends(format!(
-        "it is right if pods with {} run in the cluster",
-        show(&s.selector)
-    ))
+    Finding::at(s.selector_loc, format!("no pods in the input carry {}", show(&s.selector)))
+        .effect(format!("Service {} has no endpoints: callers get 503", s.obj.name))
+        .depends(format!("it is right if pods with {} run in the cluster", show(&s.selector)))
 }
 
 /// SRN202
@@ -90,13 +68,9 @@ pub(super) fn selects_one_version(cx: &Cx<'_>, out: &mut Out) {
             let Some(key) = contradicts(&service.selector, &s.labels) else {
                 continue;
             };
-            let value = |labels: &[(&str, &str)]| {
-                crate::model::value_of(labels, key).unwrap_or("").to_owned()
-            };
+            let value = |labels: &[(&str, &str)]| crate::model::value_of(labels, key).unwrap_or("").to_owned();
             let selector = service.obj.spec().and_then(|x| x.get("selector"));
-            let loc = selector
-                .and_then(|x| x.get(key))
-                .map_or(service.selector_loc, View::loc);
+            let loc = selector.and_then(|x| x.get(key)).map_or(service.selector_loc, View::loc);
             let share = routed_share(cx, rule.host, s.name);
             let pinned = show(&[(key, value(&service.selector).as_str())]);
             let mut f = Finding::at(loc, format!("the Service has pods with {pinned} alone"))
@@ -111,10 +85,7 @@ pub(super) fn selects_one_version(cx: &Cx<'_>, out: &mut Out) {
                     s.name,
                     percent(share)
                 )),
-                _ => f.severity(Severity::Warning).effect(format!(
-                    "subset {} has no pods; its first weight will be 503",
-                    s.name
-                )),
+                _ => f.severity(Severity::Warning).effect(format!("subset {} has no pods; its first weight will be 503", s.name)),
             };
             out.add(f);
         }
@@ -144,31 +115,17 @@ pub(super) fn repository(image: &str) -> &str {
 
 /// SRN203
 pub(super) fn selects_another_app(cx: &Cx<'_>, out: &mut Out) {
-    let app = |w: &Workload<'_>| {
-        ["app.kubernetes.io/name", "app"]
-            .iter()
-            .find_map(|k| w.label(k).map(str::to_owned))
-    };
-    let image = |w: &Workload<'_>| {
-        w.main_container()
-            .and_then(|c| c.str_at("image"))
-            .map(|i| repository(i).to_owned())
-    };
+    let app = |w: &Workload<'_>| ["app.kubernetes.io/name", "app"].iter().find_map(|k| w.label(k).map(str::to_owned));
+    let image = |w: &Workload<'_>| w.main_container().and_then(|c| c.str_at("image")).map(|i| repository(i).to_owned());
     for s in &cx.index.services {
-        let members: Vec<&Workload<'_>> = s
-            .workloads
-            .iter()
-            .map(|n| &cx.index.workloads[*n])
-            .filter(|w| w.obj.kind != Kind::Pod)
-            .collect();
+        let members: Vec<&Workload<'_>> = s.workloads.iter().map(|n| &cx.index.workloads[*n]).filter(|w| w.obj.kind != Kind::Pod).collect();
         let Some(first) = members.first() else {
             continue;
         };
         let odd = members.iter().skip(1).find(|w| {
             let apps = (app(first), app(w));
             let images = (image(first), image(w));
-            matches!(apps, (Some(a), Some(b)) if a != b)
-                && matches!(images, (Some(a), Some(b)) if a != b)
+            matches!(apps, (Some(a), Some(b)) if a != b) && matches!(images, (Some(a), Some(b)) if a != b)
         });
         let Some(odd) = odd else { continue };
         let total = cx.index.pods(&s.workloads);
@@ -177,39 +134,23 @@ pub(super) fn selects_another_app(cx: &Cx<'_>, out: &mut Out) {
             (Some(mine), Some(total)) if total > 0 => {
                 #[expect(clippy::cast_precision_loss, reason = "pods are few")]
                 let share = mine as f64 / total as f64;
-                format!(
-                    "{} of the requests go to {} ({mine} of {total} pods)",
-                    percent(share),
-                    odd.obj.title()
-                )
+                format!("{} of the requests go to {} ({mine} of {total} pods)", percent(share), odd.obj.title())
             }
             _ => format!("a part of the requests goes to {}", odd.obj.title()),
         };
         out.add(
-            Finding::at(
-                s.selector_loc,
-                format!("selects {} and {}", first.obj.title(), odd.obj.title()),
-            )
-            .related(
-                first.labels_loc(),
-                format!("app {}", app(first).unwrap_or_default()),
-            )
-            .related(
-                odd.labels_loc(),
-                format!("app {}", app(odd).unwrap_or_default()),
-            )
-            .effect(effect)
-            .help("add a label to the selector that only one of them carries"),
+            Finding::at(s.selector_loc, format!("selects {} and {}", first.obj.title(), odd.obj.title()))
+                .related(first.labels_loc(), format!("app {}", app(first).unwrap_or_default()))
+                .related(odd.labels_loc(), format!("app {}", app(odd).unwrap_or_default()))
+                .effect(effect)
+                .help("add a label to the selector that only one of them carries"),
         );
     }
 }
 
 /// Ports of a workload's containers that serve: (name, number).
 fn container_ports<'a>(w: &Workload<'a>) -> Vec<(Option<&'a str>, Option<i64>)> {
-    w.serving_containers()
-        .flat_map(|c| c.list("ports"))
-        .map(|p| (p.str_at("name"), p.int_at("containerPort")))
-        .collect()
+    w.serving_containers().flat_map(|c| c.list("ports")).map(|p| (p.str_at("name"), p.int_at("containerPort"))).collect()
 }
 
 /// SRN206
@@ -230,11 +171,7 @@ pub(super) fn target_port(cx: &Cx<'_>, out: &mut Out) {
     }
 }
 
-fn named_target<'w, 'a: 'w>(
-    place: View<'a>,
-    members: impl Iterator<Item = &'w Workload<'a>>,
-    out: &mut Out,
-) {
+fn named_target<'w, 'a: 'w>(place: View<'a>, members: impl Iterator<Item = &'w Workload<'a>>, out: &mut Out) {
     let name = place.str().unwrap_or("");
     for w in members {
         let ports = container_ports(w);
@@ -243,17 +180,11 @@ fn named_target<'w, 'a: 'w>(
         }
         let mut f = Finding::at(place.loc(), format!("no container has a port named {name}"))
             .related(w.labels_loc(), format!("pods of {}", w.obj.title()))
-            .effect(format!(
-                "pods of {} are no endpoints for this port: callers get 503",
-                w.obj.title()
-            ));
+            .effect(format!("pods of {} are no endpoints for this port: callers get 503", w.obj.title()));
         let known = ports.iter().filter_map(|(n, _)| *n);
         f = if name.bytes().all(|b| b.is_ascii_digit()) {
             f.help(format!("in quotes it is a name; write {name} without them"))
-                .fix(crate::diag::fix(
-                    "remove the quotes",
-                    [crate::diag::replace(place, name)],
-                ))
+                .fix(crate::diag::fix("remove the quotes", [crate::diag::replace(place, name)]))
         } else if let Some(near) = nearest(name, known) {
             f.help(format!("did you mean {near}?"))
         } else {
@@ -277,7 +208,7 @@ fn numbered_target<'w, 'a: 'w>(
         // A container that lists no port says nothing; a list that lacks this one does.
         let all_say = containers.iter().all(|c| c.list("ports").next().is_some());
         let declared: Vec<i64> = container_ports(w).iter().filter_map(|(_, n)| *n).collect();
-        if containers.is_empty() || !all_say || declared.contains(&number) {
+        if containers.is_empty() || declared.is_empty() || !all_say || declared.contains(&number) {
             continue;
         }
         let shown: Vec<String> = declared.iter().map(i64::to_string).collect();
@@ -292,14 +223,8 @@ fn numbered_target<'w, 'a: 'w>(
                 },
             )
             .severity(Severity::Warning)
-            .related(
-                containers[0].key_loc("ports"),
-                format!("{} declares {}", w.obj.title(), list(&shown)),
-            )
-            .effect(format!(
-                "if nothing listens on {number}, callers of {} get 503 (connection refused)",
-                s.obj.name
-            ))
+            .related(containers[0].key_loc("ports"), format!("{} declares {}", w.obj.title(), list(&shown)))
+            .effect(format!("if nothing listens on {number}, callers of {} get 503 (connection refused)", s.obj.name))
             .help(format!("use targetPort: {}", shown[0])),
         );
         return;
@@ -307,22 +232,13 @@ fn numbered_target<'w, 'a: 'w>(
 }
 
 /// Routes of HTTP that send to a Service, with the port they ask for.
-fn http_routes<'c, 'a>(
-    cx: &'c Cx<'a>,
-    s: &'c Service<'a>,
-) -> impl Iterator<Item = (&'c Routing<'a>, &'c Route<'a>, Option<i64>)> {
-    cx.index.routings.iter().flat_map(move |r| {
-        r.routes
-            .iter()
-            .filter(|route| route.kind == RouteKind::Http)
-            .filter_map(move |route| {
-                let d = route.dests.iter().find(|d| {
-                    cx.index
-                        .service(d.host)
-                        .is_some_and(|found| found.obj.id == s.obj.id)
-                })?;
-                Some((r, route, d.port().and_then(View::int)))
-            })
+fn http_routes<'c, 'a>(cx: &'c Cx<'a>, s: &'c Service<'a>) -> impl Iterator<Item = (&'c Routing<'a>, &'c Route<'a>, Option<i64>)> {
+    let host = crate::object::Host::Service { name: s.obj.name, ns: s.obj.ns };
+    cx.index.routings_of(host).flat_map(move |r| {
+        r.routes.iter().filter(|route| route.kind == RouteKind::Http).filter_map(move |route| {
+            let d = route.dests.iter().find(|d| cx.index.service(d.host).is_some_and(|found| found.obj.id == s.obj.id))?;
+            Some((r, route, d.port().and_then(View::int)))
+        })
     })
 }
 
@@ -339,19 +255,12 @@ pub(super) fn opaque_port(cx: &Cx<'_>, out: &mut Out) {
             if !r.in_mesh() {
                 continue;
             }
-            let asked: Vec<&ServicePort<'_>> = ports
-                .iter()
-                .filter(|p| wanted.is_none_or(|n| n == p.number))
-                .collect();
+            let asked: Vec<&ServicePort<'_>> = ports.iter().filter(|p| wanted.is_none_or(|n| n == p.number)).collect();
             if asked.is_empty() || asked.iter().any(|p| p.protocol() != Protocol::Opaque) {
                 continue;
             }
             let port = asked[0];
-            let place = port
-                .view
-                .get("appProtocol")
-                .or_else(|| port.view.get("name"))
-                .unwrap_or(port.view);
+            let place = port.view.get("appProtocol").or_else(|| port.view.get("name")).unwrap_or(port.view);
             if !told.insert(place.loc()) {
                 continue;
             }
@@ -374,28 +283,15 @@ pub(super) fn headless(cx: &Cx<'_>, out: &mut Out) {
     for s in &cx.index.services {
         let (label, effect) = match s.ty {
             ServiceType::Normal => continue,
-            ServiceType::Headless => (
-                "headless: callers pick the pod themselves",
-                "requests go to the pod that DNS gave the caller, whatever the weights say",
-            ),
-            ServiceType::ExternalName => (
-                "only a name for another host: it has no pods",
-                "subsets of it have no endpoints",
-            ),
+            ServiceType::Headless => {
+                ("headless: callers pick the pod themselves", "requests go to the pod that DNS gave the caller, whatever the weights say")
+            }
+            ServiceType::ExternalName => ("only a name for another host: it has no pods", "subsets of it have no endpoints"),
         };
-        let split = http_routes(cx, s).find(|(_, route, _)| {
-            route.is_split() || route.dests.iter().any(|d| d.subset.is_some())
-        });
+        let split = http_routes(cx, s).find(|(_, route, _)| route.is_split() || route.dests.iter().any(|d| d.subset.is_some()));
         let Some((_, route, _)) = split else { continue };
-        let key = if s.ty == ServiceType::Headless {
-            "clusterIP"
-        } else {
-            "type"
-        };
-        let loc = s
-            .obj
-            .spec()
-            .map_or_else(|| s.obj.name_loc(), |x| x.key_loc(key));
+        let key = if s.ty == ServiceType::Headless { "clusterIP" } else { "type" };
+        let loc = s.obj.spec().map_or_else(|| s.obj.name_loc(), |x| x.key_loc(key));
         out.add(
             Finding::at(loc, label)
                 .related(route.loc(), "routed by version here")
@@ -412,10 +308,7 @@ pub(super) fn nothing_limits_the_canary(cx: &Cx<'_>, out: &mut Out) {
         if s.workloads.len() < 2 || s.ty != ServiceType::Normal {
             continue;
         }
-        let host = crate::object::Host::Service {
-            name: s.obj.name,
-            ns: s.obj.ns,
-        };
+        let host = crate::object::Host::Service { name: s.obj.name, ns: s.obj.ns };
         let mut versions: Vec<(&str, Vec<usize>)> = Vec::new();
         for n in &s.workloads {
             let w = &index.workloads[*n];
@@ -433,63 +326,30 @@ pub(super) fn nothing_limits_the_canary(cx: &Cx<'_>, out: &mut Out) {
         if versions.len() < 2 || index.made_by_flagger(s.obj.ns, s.obj.name) {
             continue;
         }
-        let routed = index.routings.iter().any(|r| {
-            let named = r.hosts.iter().any(|(_, h)| same_host(*h, host));
-            let sent = r
-                .routes
-                .iter()
-                .any(|x| x.dests.iter().any(|d| same_host(d.host, host)));
-            named || sent
-        });
-        let other = [
-            Kind::HttpRoute,
-            Kind::GrpcRoute,
-            Kind::Rollout,
-            Kind::CanaryRelease,
-        ];
+        let routed = index.routings_of(host).next().is_some();
+        let other = [Kind::HttpRoute, Kind::GrpcRoute, Kind::Rollout, Kind::CanaryRelease];
         if routed || other.iter().any(|k| index.has(*k, s.obj.ns)) {
             continue;
         }
-        let smallest = versions
-            .iter()
-            .min_by_key(|(_, list)| index.pods(list).unwrap_or(i64::MAX));
+        let smallest = versions.iter().min_by_key(|(_, list)| index.pods(list).unwrap_or(i64::MAX));
         let Some((version, list)) = smallest else {
             continue;
         };
-        let numbers = index
-            .pods(list)
-            .zip(index.pods(&s.workloads))
-            .filter(|(_, all)| *all > 0);
+        let numbers = index.pods(list).zip(index.pods(&s.workloads)).filter(|(_, all)| *all > 0);
         let effect = match numbers {
             Some((mine, all)) => {
                 #[expect(clippy::cast_precision_loss, reason = "pods are few")]
                 let share = mine as f64 / all as f64;
-                format!(
-                    "{version} gets {} of the requests ({mine} of {all} pods) as soon as it runs",
-                    percent(share)
-                )
+                format!("{version} gets {} of the requests ({mine} of {all} pods) as soon as it runs", percent(share))
             }
             None => format!("{version} gets a share by its pods as soon as it runs"),
         };
         out.add(
-            Finding::at(
-                s.selector_loc,
-                format!(
-                    "selects versions {}",
-                    super::list(versions.iter().map(|(v, _)| *v))
-                ),
-            )
-            .related(
-                index.workloads[list[0]].labels_loc(),
-                format!("{version} takes part at once"),
-            )
-            .effect(effect)
-            .help("apply a VirtualService that gives the new version weight 0 first")
-            .depends(format!(
-                "it is right if a VirtualService in the cluster splits {}{}",
-                s.obj.name,
-                in_ns(s.obj.ns)
-            )),
+            Finding::at(s.selector_loc, format!("selects versions {}", super::list(versions.iter().map(|(v, _)| *v))))
+                .related(index.workloads[list[0]].labels_loc(), format!("{version} takes part at once"))
+                .effect(effect)
+                .help("apply a VirtualService that gives the new version weight 0 first")
+                .depends(format!("it is right if a VirtualService in the cluster splits {}{}", s.obj.name, in_ns(s.obj.ns))),
         );
     }
 }
@@ -508,29 +368,12 @@ pub(super) fn unknown_port(cx: &Cx<'_>, out: &mut Out) {
                     continue;
                 }
                 let shown: Vec<String> = known.iter().map(i64::to_string).collect();
-                let target = service
-                    .ports()
-                    .any(|p| p.view.get("targetPort").and_then(View::int) == Some(number));
-                let mut f = Finding::at(
-                    port.loc(),
-                    format!("Service {} has {}", service.obj.name, list(&shown)),
-                )
-                .related(
-                    service
-                        .obj
-                        .spec()
-                        .map_or_else(|| service.obj.name_loc(), |s| s.key_loc("ports")),
-                    "its ports",
-                )
-                .effect(format!(
-                    "{} of the requests get 503 (NC)",
-                    percent(route.share(d))
-                ));
+                let target = service.ports().any(|p| p.view.get("targetPort").and_then(View::int) == Some(number));
+                let mut f = Finding::at(port.loc(), format!("Service {} has {}", service.obj.name, list(&shown)))
+                    .related(service.obj.spec().map_or_else(|| service.obj.name_loc(), |s| s.key_loc("ports")), "its ports")
+                    .effect(format!("{} of the requests get 503 (NC)", percent(route.share(d))));
                 f = if target {
-                    f.help(format!(
-                        "{number} is the pods' port; routes name the Service's: {}",
-                        shown[0]
-                    ))
+                    f.help(format!("{number} is the pods' port; routes name the Service's: {}", shown[0]))
                 } else {
                     f.help(format!("use {}", list(&shown)))
                 };
@@ -544,21 +387,14 @@ pub(super) fn unknown_port(cx: &Cx<'_>, out: &mut Out) {
 pub(super) fn port_needed(cx: &Cx<'_>, out: &mut Out) {
     for r in &cx.index.routings {
         // Inside the mesh the caller's port is kept; a gateway's port is its own.
-        let gateways: Vec<&str> = r
-            .gateways
-            .iter()
-            .filter_map(|g| g.str())
-            .filter(|g| *g != "mesh")
-            .collect();
+        let gateways: Vec<&str> = r.gateways.iter().filter_map(|g| g.str()).filter(|g| *g != "mesh").collect();
         if gateways.is_empty() {
             continue;
         }
         let listening: Vec<i64> = gateways
             .iter()
             .filter_map(|g| {
-                let (ns, name) = g
-                    .split_once('/')
-                    .map_or((r.obj.ns, *g), |(ns, name)| (Some(ns), name));
+                let (ns, name) = g.split_once('/').map_or((r.obj.ns, *g), |(ns, name)| (Some(ns), name));
                 cx.index.find(Kind::Gateway, ns, name)
             })
             .flat_map(|g| g.spec().into_iter().flat_map(|s| s.list("servers")))
@@ -574,25 +410,12 @@ pub(super) fn port_needed(cx: &Cx<'_>, out: &mut Out) {
                     continue;
                 }
                 let shown: Vec<String> = ports.iter().map(i64::to_string).collect();
-                let mut f = Finding::at(
-                    d.host_view.loc(),
-                    format!("which of the ports {}?", list(&shown)),
-                )
-                .related(
-                    service
-                        .obj
-                        .spec()
-                        .map_or_else(|| service.obj.name_loc(), |s| s.key_loc("ports")),
-                    "several ports",
-                )
-                .effect("the gateway looks for a port like its own and finds none: 503")
-                .help(format!(
-                    "add port: {{number: {}}} to the destination",
-                    shown[0]
-                ));
+                let mut f = Finding::at(d.host_view.loc(), format!("which of the ports {}?", list(&shown)))
+                    .related(service.obj.spec().map_or_else(|| service.obj.name_loc(), |s| s.key_loc("ports")), "several ports")
+                    .effect("the gateway looks for a port like its own and finds none: 503")
+                    .help(format!("add port: {{number: {}}} to the destination", shown[0]));
                 if listening.is_empty() {
-                    f = f
-                        .depends("it is right if the Gateway listens on a port of the same number");
+                    f = f.depends("it is right if the Gateway listens on a port of the same number");
                 }
                 out.add(f);
             }

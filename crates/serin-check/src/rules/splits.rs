@@ -16,16 +16,9 @@ pub(super) fn sum_is_zero(cx: &Cx<'_>, out: &mut Out) {
             None => route.view.key_loc("route"),
         };
         out.add(
-            Finding::at(
-                loc,
-                if absent {
-                    "several destinations and no weight: an absent weight is 0"
-                } else {
-                    "all weights are 0"
-                },
-            )
-            .effect("Istio refuses the VirtualService; a proxy would refuse the whole update")
-            .help("give the destinations weights that sum to 100"),
+            Finding::at(loc, if absent { "several destinations and no weight: an absent weight is 0" } else { "all weights are 0" })
+                .effect("Istio refuses the VirtualService; a proxy would refuse the whole update")
+                .help("give the destinations weights that sum to 100"),
         );
     }
 }
@@ -53,11 +46,7 @@ pub(super) fn odd_sum(cx: &Cx<'_>, out: &mut Out) {
         if !(odd || forgotten.is_some() && total > 0) || weights.iter().any(|w| *w < 0) {
             continue;
         }
-        let real: Vec<String> = route
-            .dests
-            .iter()
-            .map(|d| format!("{} {}", d.label(), percent(route.share(d))))
-            .collect();
+        let real: Vec<String> = route.dests.iter().map(|d| format!("{} {}", d.label(), percent(route.share(d)))).collect();
         if let Some(d) = forgotten {
             out.add(
                 Finding::at(d.loc(), "no weight here: an absent weight is 0")
@@ -73,10 +62,7 @@ pub(super) fn odd_sum(cx: &Cx<'_>, out: &mut Out) {
         let numbers: Vec<String> = weights.iter().map(i64::to_string).collect();
         out.add(
             Finding::at(last.loc(), format!("{} = {total}", numbers.join(" + ")))
-                .effect(format!(
-                    "weights are relative; real shares: {}",
-                    list(&real)
-                ))
+                .effect(format!("weights are relative; real shares: {}", list(&real)))
                 .help("make them sum to 100, or 1000 for tenths of a percent"),
         );
     }
@@ -108,11 +94,7 @@ pub(super) fn weight_ignored(cx: &Cx<'_>, out: &mut Out) {
             };
             out.add(
                 Finding::at(weight.loc(), "the destination is alone")
-                    .effect(format!(
-                        "{} gets 100 % of the requests, not {}",
-                        dest.label(),
-                        dest.weight()
-                    ))
+                    .effect(format!("{} gets 100 % of the requests, not {}", dest.label(), dest.weight()))
                     .help("add the other destination, or remove the weight")
                     .fix(
                         input::remove(dest.view, "weight", "remove the weight that does nothing")

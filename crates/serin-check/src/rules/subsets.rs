@@ -16,44 +16,23 @@ pub(super) fn undefined<'a>(cx: &Cx<'a>, dest: &Dest<'a>) -> Option<Finding> {
     let rules: Vec<_> = cx.index.rules_for(dest.host).collect();
     if rules.is_empty() {
         return Some(
-            Finding::at(
-                subset.loc(),
-                format!("no DestinationRule for {host} is in the input"),
-            )
-            .help(format!(
-                "apply a DestinationRule for {host} with subset {name} first"
-            ))
-            .depends(format!(
-                "it is right if a DestinationRule in the cluster defines subset {name} of {host}"
-            )),
+            Finding::at(subset.loc(), format!("no DestinationRule for {host} is in the input"))
+                .help(format!("apply a DestinationRule for {host} with subset {name} first"))
+                .depends(format!("it is right if a DestinationRule in the cluster defines subset {name} of {host}")),
         );
     }
-    let known: Vec<&str> = rules
-        .iter()
-        .flat_map(|r| r.subsets.iter().map(|s| s.name))
-        .collect();
+    let known: Vec<&str> = rules.iter().flat_map(|r| r.subsets.iter().map(|s| s.name)).collect();
     let mut f = Finding::at(
         subset.loc(),
-        if known.is_empty() {
-            format!("the DestinationRule of {host} has no subsets")
-        } else {
-            format!("not among {}", list(&known))
-        },
+        if known.is_empty() { format!("the DestinationRule of {host} has no subsets") } else { format!("not among {}", list(&known)) },
     );
     for rule in &rules {
-        let loc = rule
-            .obj
-            .spec()
-            .map_or_else(|| rule.obj.name_loc(), |s| s.key_loc("subsets"));
+        let loc = rule.obj.spec().map_or_else(|| rule.obj.name_loc(), |s| s.key_loc("subsets"));
         f = f.related(loc, format!("the subsets of {host}"));
     }
     Some(match nearest(name, known) {
-        Some(near) => f
-            .help(format!("did you mean {near}?"))
-            .fix(fix(format!("write {near}"), [replace(subset, near)])),
-        None => f.help(format!(
-            "add subset {name} to the DestinationRule, and apply it first"
-        )),
+        Some(near) => f.help(format!("did you mean {near}?")).fix(fix(format!("write {near}"), [replace(subset, near)])),
+        None => f.help(format!("add subset {name} to the DestinationRule, and apply it first")),
     })
 }
 
@@ -67,14 +46,9 @@ pub(super) fn unknown_subset(cx: &Cx<'_>, out: &mut Out) {
                 };
                 let share = route.share(dest);
                 out.add(if share > 0.0 {
-                    f.effect(format!(
-                        "{} of the requests of {} get 503 with an empty body (NC)",
-                        percent(share),
-                        route.title()
-                    ))
+                    f.effect(format!("{} of the requests of {} get 503 with an empty body (NC)", percent(share), route.title()))
                 } else {
-                    f.severity(Severity::Warning)
-                        .effect("nobody is sent there yet; the first weight will be 503 (NC)")
+                    f.severity(Severity::Warning).effect("nobody is sent there yet; the first weight will be 503 (NC)")
                 });
             }
         }
@@ -92,13 +66,11 @@ pub(super) fn selects_no_pods(cx: &Cx<'_>, out: &mut Out) {
                 let Some(name) = dest.subset_name().filter(|_| share > 0.0) else {
                     continue;
                 };
-                let (Some(service), Some((_, subset))) =
-                    (index.service(dest.host), index.subset(dest.host, name))
-                else {
+                let (Some(service), Some((_, subset))) = (index.service(dest.host), index.subset(dest.host, name)) else {
                     continue;
                 };
                 if service.selector.is_empty()
-                    || service.workloads.is_empty() && !index.settled()
+                    || service.workloads.is_empty()
                     || !index.in_subset(service, subset).is_empty()
                     // SRN202 says it better.
                     || contradicts(&service.selector, &subset.labels).is_some()
@@ -115,43 +87,18 @@ pub(super) fn selects_no_pods(cx: &Cx<'_>, out: &mut Out) {
                     .iter()
                     .map(|n| {
                         let w = &index.workloads[*n];
-                        let mine: Vec<_> = w
-                            .labels
-                            .iter()
-                            .filter(|(k, _)| value_of(&subset.labels, k).is_some())
-                            .copied()
-                            .collect();
-                        if mine.is_empty() {
-                            w.obj.title()
-                        } else {
-                            format!("{} ({})", w.obj.title(), show(&mine))
-                        }
+                        let mine: Vec<_> = w.labels.iter().filter(|(k, _)| value_of(&subset.labels, k).is_some()).copied().collect();
+                        if mine.is_empty() { w.obj.title() } else { format!("{} ({})", w.obj.title(), show(&mine)) }
                     })
                     .collect();
-                let mut f = Finding::at(
-                    loc,
-                    format!(
-                        "no pods of Service {} carry {}",
-                        service.obj.name,
-                        show(&subset.labels)
-                    ),
-                )
-                .related(dest.loc(), format!("gets {}", percent(share)))
-                .effect(format!(
-                    "{} of the requests get 503 `no healthy upstream` (UH)",
-                    percent(share)
-                ))
-                .depends(format!(
-                    "it is right if pods with {} run in the cluster",
-                    show(&subset.labels)
-                ));
+                let mut f = Finding::at(loc, format!("no pods of Service {} carry {}", service.obj.name, show(&subset.labels)))
+                    .related(dest.loc(), format!("gets {}", percent(share)))
+                    .effect(format!("{} of the requests get 503 `no healthy upstream` (UH)", percent(share)))
+                    .depends(format!("it is right if pods with {} run in the cluster", show(&subset.labels)));
                 f = if carried.is_empty() {
                     f.help("give the pods these labels, or the subset labels of the pods")
                 } else {
-                    f.help(format!(
-                        "the Service selects {}: use labels of its pods",
-                        list(&carried)
-                    ))
+                    f.help(format!("the Service selects {}: use labels of its pods", list(&carried)))
                 };
                 out.add(f);
             }
@@ -160,47 +107,38 @@ pub(super) fn selects_no_pods(cx: &Cx<'_>, out: &mut Out) {
 }
 
 /// A key for which selector and subset want different values.
-pub(super) fn contradicts<'a>(
-    selector: &[(&'a str, &'a str)],
-    subset: &[(&'a str, &'a str)],
-) -> Option<&'a str> {
-    selector
-        .iter()
-        .find(|(k, v)| value_of(subset, k).is_some_and(|w| w != *v))
-        .map(|(k, _)| *k)
+pub(super) fn contradicts<'a>(selector: &[(&'a str, &'a str)], subset: &[(&'a str, &'a str)]) -> Option<&'a str> {
+    selector.iter().find(|(k, v)| value_of(subset, k).is_some_and(|w| w != *v)).map(|(k, _)| *k)
 }
 
 /// Subset labels of a destination; without subset none, which selects all pods.
 fn wanted<'a>(cx: &Cx<'a>, dest: &Dest<'a>) -> Option<Vec<(&'a str, &'a str)>> {
     match dest.subset_name() {
         None => Some(Vec::new()),
-        Some(name) => cx
-            .index
-            .subset(dest.host, name)
-            .map(|(_, s)| s.labels.clone()),
+        Some(name) => {
+            let (rule, subset) = cx.index.subset(dest.host, name)?;
+            (!cx.index.written_by_argo(rule)).then(|| subset.labels.clone())
+        }
     }
 }
 
 fn pairs<'r, 'a>(route: &'r Route<'a>) -> impl Iterator<Item = (&'r Dest<'a>, &'r Dest<'a>)> {
-    route.dests.iter().enumerate().flat_map(move |(i, a)| {
-        route.dests[i + 1..]
-            .iter()
-            .filter(move |b| b.host == a.host)
-            .map(move |b| (a, b))
-    })
+    route
+        .dests
+        .iter()
+        .enumerate()
+        .flat_map(move |(i, a)| route.dests[i + 1..].iter().filter(move |b| b.host == a.host).map(move |b| (a, b)))
 }
 
 /// Where a subset's labels stand, for pointing at.
 fn labels_loc<'a>(cx: &Cx<'a>, dest: &Dest<'a>) -> crate::source::Loc {
-    dest.subset_name()
-        .and_then(|name| cx.index.subset(dest.host, name))
-        .map_or_else(
-            || dest.loc(),
-            |(_, s)| match s.view.field("labels") {
-                Some(f) => f.key_loc,
-                None => s.view.get("name").map_or_else(|| s.view.loc(), View::loc),
-            },
-        )
+    dest.subset_name().and_then(|name| cx.index.subset(dest.host, name)).map_or_else(
+        || dest.loc(),
+        |(_, s)| match s.view.field("labels") {
+            Some(f) => f.key_loc,
+            None => s.view.get("name").map_or_else(|| s.view.loc(), View::loc),
+        },
+    )
 }
 
 /// SRN308
@@ -211,10 +149,7 @@ pub(super) fn same_pods(cx: &Cx<'_>, out: &mut Out) {
                 out.add(
                     Finding::at(b.loc(), "stands here twice")
                         .related(a.loc(), "first here")
-                        .effect(format!(
-                            "both weights go to the same pods: {} in all",
-                            percent(route.share(a) + route.share(b))
-                        ))
+                        .effect(format!("both weights go to the same pods: {} in all", percent(route.share(a) + route.share(b))))
                         .help("name the other version's subset"),
                 );
                 continue;
@@ -231,11 +166,7 @@ pub(super) fn same_pods(cx: &Cx<'_>, out: &mut Out) {
                 out.add(
                     Finding::at(labels_loc(cx, b), format!("the same pods as {}", a.label()))
                         .related(labels_loc(cx, a), "selected here too")
-                        .effect(format!(
-                            "requests to {} and {} go to the same pods: nothing is split",
-                            a.label(),
-                            b.label()
-                        ))
+                        .effect(format!("requests to {} and {} go to the same pods: nothing is split", a.label(), b.label()))
                         .help("give each subset the label that tells its version"),
                 );
             }
@@ -272,12 +203,7 @@ pub(super) fn both_versions(cx: &Cx<'_>, out: &mut Out) {
                         wide.label()
                     )
                 }
-                _ => format!(
-                    "a part of the {} for {} reaches {} too",
-                    percent(share(wide)),
-                    wide.label(),
-                    narrow.label()
-                ),
+                _ => format!("a part of the {} for {} reaches {} too", percent(share(wide)), wide.label(), narrow.label()),
             };
             let label = if wide.subset.is_none() {
                 "without a subset this is every version".to_owned()
@@ -299,10 +225,7 @@ pub(super) fn two_rules(cx: &Cx<'_>, out: &mut Out) {
     let rules = &cx.index.rules;
     let mut by_host: std::collections::HashMap<_, Vec<usize>> = std::collections::HashMap::new();
     for (n, rule) in rules.iter().enumerate() {
-        let selective = rule
-            .obj
-            .spec()
-            .is_some_and(|s| s.get("workloadSelector").is_some());
+        let selective = rule.obj.spec().is_some_and(|s| s.get("workloadSelector").is_some());
         if !selective {
             by_host.entry((rule.host, rule.obj.ns)).or_default().push(n);
         }
@@ -318,33 +241,21 @@ pub(super) fn two_rules(cx: &Cx<'_>, out: &mut Out) {
                     let Some(first) = earlier.subsets.iter().find(|o| o.name == s.name) else {
                         continue;
                     };
-                    let loc = |s: &crate::model::Subset<'_>| {
-                        s.view.get("name").map_or_else(|| s.view.loc(), View::loc)
-                    };
+                    let loc = |s: &crate::model::Subset<'_>| s.view.get("name").map_or_else(|| s.view.loc(), View::loc);
                     out.add(
                         Finding::at(loc(s), format!("subset {} again", s.name))
                             .related(loc(first), "also here")
-                            .effect(format!(
-                                "of {names} only the older rule's subset {} counts",
-                                s.name
-                            ))
+                            .effect(format!("of {names} only the older rule's subset {} counts", s.name))
                             .help("keep all subsets of a host in one DestinationRule"),
                     );
                 }
-                if let (Some(_), Some(_), Some(spec), Some(first)) = (
-                    rule.policy(),
-                    earlier.policy(),
-                    rule.obj.spec(),
-                    earlier.obj.spec(),
-                ) {
+                if let (Some(_), Some(_), Some(spec), Some(first)) = (rule.policy(), earlier.policy(), rule.obj.spec(), earlier.obj.spec())
+                {
                     out.add(
-                        Finding::at(
-                            spec.key_loc("trafficPolicy"),
-                            format!("{} has one for this host too", earlier.obj.name),
-                        )
-                        .related(first.key_loc("trafficPolicy"), "also here")
-                        .effect(format!("of {names} only the older rule's policy counts"))
-                        .help("keep the policy of a host in one DestinationRule"),
+                        Finding::at(spec.key_loc("trafficPolicy"), format!("{} has one for this host too", earlier.obj.name))
+                            .related(first.key_loc("trafficPolicy"), "also here")
+                            .effect(format!("of {names} only the older rule's policy counts"))
+                            .help("keep the policy of a host in one DestinationRule"),
                     );
                 }
             }

@@ -8,20 +8,18 @@ use crate::yaml::View;
 
 /// A setting of the rule, overridden by the subset: the value and where it stands.
 fn setting<'a>(rule: &Rule<'a>, subset: Option<&Subset<'a>>, key: &str) -> Option<View<'a>> {
-    subset
-        .and_then(|s| s.view.at(&["trafficPolicy", key]))
-        .or_else(|| rule.policy()?.get(key))
+    subset.and_then(|s| s.view.at(&["trafficPolicy", key])).or_else(|| rule.policy()?.get(key))
 }
 
 /// SRN325
 pub(super) fn stickiness(cx: &Cx<'_>, out: &mut Out) {
     for rule in &cx.index.rules {
+        let cookie = |p: Option<View<'_>>| p.is_some_and(|p| p.at(&["loadBalancer", "consistentHash", "httpCookie"]).is_some());
+        if !cookie(rule.policy()) && !rule.subsets.iter().any(|s| cookie(s.view.get("trafficPolicy"))) {
+            continue;
+        }
         let split = cx.index.splits().find(|(_, route)| {
-            let real = route
-                .dests
-                .iter()
-                .filter(|d| d.weight() > 0 && same_host(d.host, rule.host))
-                .count();
+            let real = route.dests.iter().filter(|d| d.weight() > 0 && same_host(d.host, rule.host)).count();
             // A match on header or cookie already chooses who sees which version.
             real > 1 && route.view.get("match").is_none()
         });
@@ -32,25 +30,15 @@ pub(super) fn stickiness(cx: &Cx<'_>, out: &mut Out) {
                 None => rule.policy(),
                 Some(s) => s.view.get("trafficPolicy"),
             };
-            let Some(cookie) =
-                policy.and_then(|p| p.at(&["loadBalancer", "consistentHash", "httpCookie"]))
-            else {
+            let Some(cookie) = policy.and_then(|p| p.at(&["loadBalancer", "consistentHash", "httpCookie"])) else {
                 continue;
             };
-            let hash = policy
-                .and_then(|p| p.at(&["loadBalancer", "consistentHash"]))
-                .unwrap_or(cookie);
+            let hash = policy.and_then(|p| p.at(&["loadBalancer", "consistentHash"])).unwrap_or(cookie);
             out.add(
-                Finding::at(
-                    hash.key_loc("httpCookie"),
-                    "picks a pod within a version, not the version",
-                )
-                .related(
-                    route.view.key_loc("route"),
-                    "the version is drawn anew for each request",
-                )
-                .effect("one user sees both versions in turn, by the weights")
-                .help("to pin users, match a cookie or header in front of the weighted route"),
+                Finding::at(hash.key_loc("httpCookie"), "picks a pod within a version, not the version")
+                    .related(route.view.key_loc("route"), "the version is drawn anew for each request")
+                    .effect("one user sees both versions in turn, by the weights")
+                    .help("to pin users, match a cookie or header in front of the weighted route"),
             );
         }
     }
@@ -64,10 +52,7 @@ pub(super) fn ejection(cx: &Cx<'_>, out: &mut Out) {
             let (Some(dest), Some(1)) = (arm.dest, cx.index.pods(&arm.workloads)) else {
                 continue;
             };
-            let Some((rule, subset)) = dest
-                .subset_name()
-                .and_then(|name| cx.index.subset(dest.host, name))
-            else {
+            let Some((rule, subset)) = dest.subset_name().and_then(|name| cx.index.subset(dest.host, name)) else {
                 continue;
             };
             let Some(detection) = setting(rule, Some(subset), "outlierDetection") else {
@@ -83,20 +68,12 @@ pub(super) fn ejection(cx: &Cx<'_>, out: &mut Out) {
             if !told.insert((at, arm.name)) {
                 continue;
             }
-            let errors = detection
-                .int_at("consecutive5xxErrors")
-                .or_else(|| detection.int_at("consecutiveGatewayErrors"))
-                .unwrap_or(5);
-            let share = arm
-                .share
-                .map_or_else(String::new, |s| format!(", {}", super::percent(s)));
+            let errors = detection.int_at("consecutive5xxErrors").or_else(|| detection.int_at("consecutiveGatewayErrors")).unwrap_or(5);
+            let share = arm.share.map_or_else(String::new, |s| format!(", {}", super::percent(s)));
             out.add(
                 Finding::at(at, "may eject all pods of a version")
                     .related(
-                        w.obj
-                            .spec()
-                            .and_then(|s| s.get("replicas"))
-                            .map_or_else(|| w.obj.name_loc(), View::loc),
+                        w.obj.spec().and_then(|s| s.get("replicas")).map_or_else(|| w.obj.name_loc(), View::loc),
                         format!("{} has one pod", arm.name),
                     )
                     .effect(format!(
@@ -110,27 +87,15 @@ pub(super) fn ejection(cx: &Cx<'_>, out: &mut Out) {
 }
 
 /// Limits under which a proxy answers 503 (UO) by itself.
-const LIMITS: [(&str, &str); 3] = [
-    ("tcp", "maxConnections"),
-    ("http", "http1MaxPendingRequests"),
-    ("http", "http2MaxRequests"),
-];
+const LIMITS: [(&str, &str); 3] = [("tcp", "maxConnections"), ("http", "http1MaxPendingRequests"), ("http", "http2MaxRequests")];
 
 /// SRN327
 pub(super) fn limits(cx: &Cx<'_>, out: &mut Out) {
     let mut told = std::collections::HashSet::new();
     for (_, route) in cx.index.splits() {
-        let arms: Vec<_> = route
-            .dests
-            .iter()
-            .filter(|d| d.weight() > 0)
-            .filter_map(|d| Some((d, cx.index.subset(d.host, d.subset_name()?)?)))
-            .collect();
-        let Some(((_, stable), rest)) = arms
-            .iter()
-            .max_by_key(|(d, _)| d.weight())
-            .map(|s| (s, &arms))
-        else {
+        let arms: Vec<_> =
+            route.dests.iter().filter(|d| d.weight() > 0).filter_map(|d| Some((d, cx.index.subset(d.host, d.subset_name()?)?))).collect();
+        let Some(((_, stable), rest)) = arms.iter().max_by_key(|(d, _)| d.weight()).map(|s| (s, &arms)) else {
             continue;
         };
         for (dest, (rule, subset)) in rest {
@@ -142,9 +107,7 @@ pub(super) fn limits(cx: &Cx<'_>, out: &mut Out) {
                 let Some(limit) = own.at(&[group, key]) else {
                     continue;
                 };
-                let theirs = setting(stable.0, Some(stable.1), "connectionPool")
-                    .and_then(|p| p.at(&[group, key]))
-                    .and_then(View::int);
+                let theirs = setting(stable.0, Some(stable.1), "connectionPool").and_then(|p| p.at(&[group, key])).and_then(View::int);
                 let Some(mine) = limit.int() else { continue };
                 // What its share of stable's own limit would be is fair.
                 #[expect(clippy::cast_precision_loss, reason = "limits are small")]
@@ -157,18 +120,14 @@ pub(super) fn limits(cx: &Cx<'_>, out: &mut Out) {
                 if !tight || !told.insert(limit.loc()) {
                     continue;
                 }
-                let other = theirs
-                    .map_or_else(|| "no such limit".to_owned(), |t| format!("a limit of {t}"));
+                let other = theirs.map_or_else(|| "no such limit".to_owned(), |t| format!("a limit of {t}"));
                 out.add(
                     Finding::at(limit.loc(), format!("{key} for {} alone", subset.name))
                         .related(
                             stable.1.view.get("name").map_or_else(|| rule.obj.name_loc(), View::loc),
                             format!("{} has {other}", stable.1.name),
                         )
-                        .effect(format!(
-                            "above the limit callers' proxies answer 503 (UO): they count as errors of {}",
-                            subset.name
-                        ))
+                        .effect(format!("above the limit callers' proxies answer 503 (UO): they count as errors of {}", subset.name))
                         .help("put the limit into the rule's own trafficPolicy, so that both versions have it"),
                 );
             }
@@ -184,18 +143,13 @@ struct Asked<'a> {
 
 fn mode_of<'a>(spec: Option<View<'a>>) -> Option<Asked<'a>> {
     let at = spec?.at(&["mtls", "mode"])?;
-    Some(Asked {
-        mode: at.str()?,
-        at,
-    })
+    Some(Asked { mode: at.str()?, at })
 }
 
 /// The mode that holds for pods: the workload's own, else the namespace's, else the mesh's.
 fn asked<'a>(cx: &Cx<'a>, ns: Ns<'_>, labels: &[(&str, &str)]) -> Option<Asked<'a>> {
     let all = || cx.index.of(Kind::PeerAuthentication);
-    let selector = |o: &crate::object::Object<'a>| {
-        crate::model::labels(o.spec().and_then(|s| s.at(&["selector", "matchLabels"])))
-    };
+    let selector = |o: &crate::object::Object<'a>| crate::model::labels(o.spec().and_then(|s| s.at(&["selector", "matchLabels"])));
     // Ports of their own need more than this rule knows.
     if all().any(|o| o.spec().is_some_and(|s| s.get("portLevelMtls").is_some())) {
         return None;
@@ -206,10 +160,7 @@ fn asked<'a>(cx: &Cx<'a>, ns: Ns<'_>, labels: &[(&str, &str)]) -> Option<Asked<'
     });
     let space = || all().find(|o| o.ns == ns && selector(o).is_empty());
     let mesh = || all().find(|o| o.ns == Some("istio-system") && selector(o).is_empty());
-    own.or_else(space)
-        .or_else(mesh)
-        .and_then(|o| mode_of(o.spec()))
-        .filter(|a| a.mode != "UNSET")
+    own.or_else(space).or_else(mesh).and_then(|o| mode_of(o.spec())).filter(|a| a.mode != "UNSET")
 }
 
 /// SRN411
@@ -220,11 +171,7 @@ pub(super) fn tls(cx: &Cx<'_>, out: &mut Out) {
         };
         let mut places: Vec<(View<'_>, Option<&Subset<'_>>)> = Vec::new();
         places.extend(rule.policy().and_then(|p| p.get("tls")).map(|t| (t, None)));
-        places.extend(
-            rule.subsets
-                .iter()
-                .filter_map(|s| Some((s.view.at(&["trafficPolicy", "tls"])?, Some(s)))),
-        );
+        places.extend(rule.subsets.iter().filter_map(|s| Some((s.view.at(&["trafficPolicy", "tls"])?, Some(s)))));
         for (tls, subset) in places {
             let Some(mode) = tls.get("mode") else {
                 continue;
@@ -233,29 +180,20 @@ pub(super) fn tls(cx: &Cx<'_>, out: &mut Out) {
                 Some(s) => cx.index.in_subset(service, s),
                 None => service.workloads.clone(),
             };
-            let labels = pods
-                .first()
-                .map(|n| cx.index.workloads[*n].labels.clone())
-                .unwrap_or_default();
+            let labels = pods.first().map(|n| cx.index.workloads[*n].labels.clone()).unwrap_or_default();
             let Some(asked) = asked(cx, service.obj.ns, &labels) else {
                 continue;
             };
             let (clash, why) = match (mode.str().unwrap_or(""), asked.mode) {
                 ("DISABLE", "STRICT") => (true, "plain text to pods that take only mutual TLS"),
-                ("SIMPLE" | "MUTUAL", "STRICT") => (
-                    true,
-                    "other certificates than the mesh's to pods that take only those",
-                ),
+                ("SIMPLE" | "MUTUAL", "STRICT") => (true, "other certificates than the mesh's to pods that take only those"),
                 ("ISTIO_MUTUAL", "DISABLE") => (true, "mutual TLS to pods that take plain text"),
                 _ => (false, ""),
             };
             if !clash {
                 continue;
             }
-            let whom = subset.map_or_else(
-                || format!("Service {}", service.obj.name),
-                |s| format!("subset {}", s.name),
-            );
+            let whom = subset.map_or_else(|| format!("Service {}", service.obj.name), |s| format!("subset {}", s.name));
             out.add(
                 Finding::at(mode.loc(), why)
                     .related(asked.at.loc(), "what the pods ask for")

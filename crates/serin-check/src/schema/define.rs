@@ -17,22 +17,14 @@ use super::{FieldDef, KindDef, Schemas, Ty, TypeDef};
 pub(super) fn read(texts: &[&'static str]) -> Result<Schemas, String> {
     let mut schemas = Schemas::default();
     let mut numbers: HashMap<&'static str, usize> = HashMap::new();
-    let lines = || {
-        texts
-            .iter()
-            .flat_map(|t| t.lines())
-            .filter(|l| !l.trim().is_empty() && !l.starts_with('#'))
-    };
+    let lines = || texts.iter().flat_map(|t| t.lines()).filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
     for line in lines() {
         if let Some(name) = line.strip_prefix("type ") {
             let name = name.trim();
             if numbers.insert(name, schemas.types.len()).is_some() {
                 return Err(format!("type {name} is defined twice"));
             }
-            schemas.types.push(TypeDef {
-                name,
-                ..TypeDef::default()
-            });
+            schemas.types.push(TypeDef { name, ..TypeDef::default() });
         }
     }
     let mut current: Option<usize> = None;
@@ -65,21 +57,14 @@ pub(super) fn read(texts: &[&'static str]) -> Result<Schemas, String> {
                 let kind = next()?;
                 let ty = next()?;
                 let n = *numbers.get(ty).ok_or_else(|| format!("no type {ty}"))?;
-                schemas.kinds.entry(kind).or_default().push(KindDef {
-                    group,
-                    versions,
-                    ty: n,
-                });
+                schemas.kinds.entry(kind).or_default().push(KindDef { group, versions, ty: n });
             }
             "refine" => {
                 let ty = next()?;
                 let field = next()?;
                 let new = parse(next()?, &numbers)?;
                 let n = *numbers.get(ty).ok_or_else(|| format!("no type {ty}"))?;
-                let old = schemas.types[n]
-                    .fields
-                    .get_mut(field)
-                    .ok_or_else(|| format!("{ty} has no {field}"))?;
+                let old = schemas.types[n].fields.get_mut(field).ok_or_else(|| format!("{ty} has no {field}"))?;
                 old.ty = new;
             }
             _ => return Err(format!("`{line}` is not understood")),

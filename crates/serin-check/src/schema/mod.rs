@@ -64,13 +64,19 @@ pub(crate) struct Schemas {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Problem {
     /// No such field; perhaps another was meant.
-    Unknown { hint: Option<String> },
+    Unknown {
+        hint: Option<String>,
+        /// The definition is the one that the server has.
+        sure: bool,
+    },
     /// Another type is wanted.
     WrongType,
     /// A field lacks.
     Missing,
     /// The type is right, the value is not.
     BadValue,
+    /// A rule over several fields says no.
+    Refused,
 }
 
 /// One thing wrong.
@@ -89,12 +95,9 @@ impl Schemas {
     pub(crate) fn get() -> &'static Schemas {
         static SCHEMAS: OnceLock<Schemas> = OnceLock::new();
         SCHEMAS.get_or_init(|| {
-            define::read(&[
-                include_str!("../../schema/kubernetes.txt"),
-                include_str!("../../schema/istio.txt"),
-            ])
-            // The files are compiled in and a test reads them.
-            .unwrap_or_else(|e| unreachable!("schema: {e}"))
+            define::read(&[include_str!("../../schema/kubernetes.txt"), include_str!("../../schema/istio.txt")])
+                // The files are compiled in and a test reads them.
+                .unwrap_or_else(|e| unreachable!("schema: {e}"))
         })
     }
 
@@ -105,19 +108,12 @@ impl Schemas {
 
     /// Kinds of a group.
     pub(crate) fn kinds_of<'s>(&'s self, group: &'s str) -> impl Iterator<Item = &'static str> {
-        self.kinds
-            .iter()
-            .filter(move |(_, defs)| defs.iter().any(|d| d.group == group))
-            .map(|(k, _)| *k)
+        self.kinds.iter().filter(move |(_, defs)| defs.iter().any(|d| d.group == group)).map(|(k, _)| *k)
     }
 
     /// Group and first version of kinds of this name in other groups.
     pub(crate) fn homes(&self, kind: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
-        self.kinds
-            .get(kind)
-            .into_iter()
-            .flatten()
-            .map(|d| (d.group, d.versions[0]))
+        self.kinds.get(kind).into_iter().flatten().map(|d| (d.group, d.versions[0]))
     }
 
     fn kind(&self, group: &str, kind: &str) -> Option<&KindDef> {
@@ -148,9 +144,7 @@ impl Schemas {
                     })
                 });
                 out.push(Issue {
-                    problem: Problem::Unknown {
-                        hint: hint.map(str::to_owned),
-                    },
+                    problem: Problem::Unknown { hint: hint.map(str::to_owned), sure: false },
                     loc: field.key_loc,
                     label: format!("{} has no field `{}`", def.name, field.key),
                     help: Some(match hint {
@@ -166,18 +160,15 @@ impl Schemas {
             }
         }
         for name in &def.required {
-            if view.get(name).is_none() {
+            let misspelt = |i: &Issue| {
+                matches!(&i.problem, Problem::Unknown { hint: Some(h), .. } if h == name) && view.loc().span.contains(i.loc.span)
+            };
+            if view.get(name).is_none() && !out.iter().any(misspelt) {
                 let loc = match view.field(name) {
                     Some(f) => f.key_loc,
                     None => first_key(view),
                 };
-                out.push(Issue {
-                    problem: Problem::Missing,
-                    loc,
-                    label: format!("{} needs `{name}`", def.name),
-                    help: None,
-                    fix: None,
-                });
+                out.push(Issue { problem: Problem::Missing, loc, label: format!("{} needs `{name}`", def.name), help: None, fix: None });
             }
         }
     }
@@ -235,8 +226,7 @@ impl Schemas {
                 _ => wrong(view, "a quantity such as 500m or 1Gi", out),
             },
             Ty::Int => {
-                let whole =
-                    matches!(got, Type::Float) && view.number().is_some_and(|n| n.fract() == 0.0);
+                let whole = matches!(got, Type::Float) && view.number().is_some_and(|n| n.fract() == 0.0);
                 if got != Type::Int && !whole {
                     wrong(view, "a whole number", out);
                 }
@@ -278,20 +268,13 @@ impl Schemas {
 }
 
 fn first_key(view: View<'_>) -> Loc {
-    view.fields()
-        .next()
-        .map_or_else(|| view.loc(), |f| f.key_loc)
+    view.fields().next().map_or_else(|| view.loc(), |f| f.key_loc)
 }
 
 /// A field that stands one level too high or too low is the usual cause of an unknown one
 /// that is spelt right.
 fn elsewhere(schemas: &Schemas, key: &str, here: &str) -> String {
-    let mut owners: Vec<&str> = schemas
-        .types
-        .iter()
-        .filter(|t| t.name != here && t.fields.contains_key(key))
-        .map(|t| t.name)
-        .collect();
+    let mut owners: Vec<&str> = schemas.types.iter().filter(|t| t.name != here && t.fields.contains_key(key)).map(|t| t.name).collect();
     owners.sort_unstable();
     owners.dedup();
     match owners.as_slice() {
@@ -318,10 +301,7 @@ fn wrong(view: View<'_>, want: &str, out: &mut Vec<Issue>) {
     match raw {
         Some(raw) if unquoted && want == "text" && !view.is_quoted() => {
             help = Some(format!("quote it: \"{raw}\""));
-            mend = fix(
-                format!("quote \"{raw}\""),
-                [replace(view, format!("\"{raw}\""))],
-            );
+            mend = fix(format!("quote \"{raw}\""), [replace(view, format!("\"{raw}\""))]);
         }
         Some(raw) if view.ty() == Type::Str && view.is_quoted() => {
             let fits = match want {
@@ -339,11 +319,7 @@ fn wrong(view: View<'_>, want: &str, out: &mut Vec<Issue>) {
     }
     out.push(Issue {
         problem: Problem::WrongType,
-        loc: if raw.is_some() {
-            view.loc()
-        } else {
-            first_line(view)
-        },
+        loc: if raw.is_some() { view.loc() } else { first_line(view) },
         label: format!("{want} is wanted, this is {got}"),
         help,
         fix: mend,
@@ -368,22 +344,12 @@ pub(crate) fn seconds(text: &str) -> Option<f64> {
     let mut total = 0.0;
     let mut any = false;
     while !rest.is_empty() {
-        let n = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let n = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let value: f64 = rest[..n].parse().ok()?;
         rest = &rest[n..];
-        let unit = [
-            ("ns", 1e-9),
-            ("us", 1e-6),
-            ("µs", 1e-6),
-            ("ms", 1e-3),
-            ("s", 1.0),
-            ("m", 60.0),
-            ("h", 3600.0),
-        ]
-        .into_iter()
-        .find(|(u, _)| rest.starts_with(u))?;
+        let unit = [("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
+            .into_iter()
+            .find(|(u, _)| rest.starts_with(u))?;
         // `ms` begins with `m`: the longer units stand first.
         total += value * unit.1;
         rest = &rest[unit.0.len()..];
@@ -394,35 +360,14 @@ pub(crate) fn seconds(text: &str) -> Option<f64> {
 
 fn quantity(text: &str) -> bool {
     let body = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let n = body
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(body.len());
+    let n = body.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(body.len());
     let number = &body[..n];
     let suffix = &body[n..];
-    let exponent = suffix
-        .strip_prefix(['e', 'E'])
-        .is_some_and(|e| !e.is_empty() && e.parse::<i32>().is_ok());
+    let exponent = suffix.strip_prefix(['e', 'E']).is_some_and(|e| !e.is_empty() && e.parse::<i32>().is_ok());
     number.chars().any(|c| c.is_ascii_digit())
         && number.matches('.').count() <= 1
         && (exponent
-            || matches!(
-                suffix,
-                "" | "n"
-                    | "u"
-                    | "m"
-                    | "k"
-                    | "M"
-                    | "G"
-                    | "T"
-                    | "P"
-                    | "E"
-                    | "Ki"
-                    | "Mi"
-                    | "Gi"
-                    | "Ti"
-                    | "Pi"
-                    | "Ei"
-            ))
+            || matches!(suffix, "" | "n" | "u" | "m" | "k" | "M" | "G" | "T" | "P" | "E" | "Ki" | "Mi" | "Gi" | "Ti" | "Pi" | "Ei"))
 }
 
 #[cfg(test)]
@@ -453,10 +398,6 @@ mod tests {
     #[test]
     fn the_definitions_can_be_read() {
         assert!(Schemas::get().versions("apps", "Deployment").is_some());
-        assert!(
-            Schemas::get()
-                .versions("networking.istio.io", "VirtualService")
-                .is_some()
-        );
+        assert!(Schemas::get().versions("networking.istio.io", "VirtualService").is_some());
     }
 }

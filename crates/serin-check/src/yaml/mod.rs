@@ -135,12 +135,7 @@ impl<'a> View<'a> {
             id = *to;
             shared = true;
         }
-        View {
-            file,
-            id,
-            at,
-            shared,
-        }
+        View { file, id, at, shared }
     }
 
     fn node(self) -> &'a Node {
@@ -161,10 +156,7 @@ impl<'a> View<'a> {
 
     /// Where it stands; for an alias, the place of use.
     pub(crate) fn loc(self) -> Loc {
-        Loc {
-            file: self.file.id,
-            span: self.at,
-        }
+        Loc { file: self.file.id, span: self.at }
     }
 
     /// Whether its text also serves another place (alias or merge key), so that editing it
@@ -207,20 +199,13 @@ impl<'a> View<'a> {
         let Value::Map(entries) = &self.node().value else {
             return None;
         };
-        entries
-            .iter()
-            .rev()
-            .find(|e| self.text_of(&e.key) == key)
-            .map(|e| self.entry(e))
+        entries.iter().rev().find(|e| self.text_of(&e.key) == key).map(|e| self.entry(e))
     }
 
     fn entry(self, e: &'a Entry) -> Field<'a> {
         Field {
             key: self.text_of(&e.key),
-            key_loc: Loc {
-                file: self.file.id,
-                span: e.key_span,
-            },
+            key_loc: Loc { file: self.file.id, span: e.key_span },
             value: View::new(self.file, e.value, self.shared || e.merged),
         }
     }
@@ -250,9 +235,7 @@ impl<'a> View<'a> {
             Value::Seq(items) => items,
             _ => &[],
         };
-        items
-            .iter()
-            .map(move |id| View::new(self.file, *id, self.shared))
+        items.iter().map(move |id| View::new(self.file, *id, self.shared))
     }
 
     /// The items of the list under a key; none if it is absent.
@@ -331,11 +314,7 @@ impl<'a> View<'a> {
             Value::Int(n) => J::from(*n),
             Value::Float(n) => serde_json::Number::from_f64(*n).map_or(J::Null, J::Number),
             Value::Str => J::String(self.text_of(&self.node().text).to_owned()),
-            Value::Map(_) => J::Object(
-                self.fields()
-                    .map(|f| (f.key.to_owned(), f.value.to_json()))
-                    .collect(),
-            ),
+            Value::Map(_) => J::Object(self.fields().map(|f| (f.key.to_owned(), f.value.to_json())).collect()),
             Value::Seq(_) => J::Array(self.items().map(View::to_json).collect()),
         }
     }
@@ -344,9 +323,6 @@ impl<'a> View<'a> {
 impl Parsed {
     /// The top value of each document.
     pub(crate) fn docs(&self) -> impl Iterator<Item = View<'_>> {
-        self.tree
-            .docs
-            .iter()
-            .map(move |id| View::new(self, *id, false))
+        self.tree.docs.iter().map(move |id| View::new(self, *id, false))
     }
 }

@@ -52,12 +52,7 @@ pub(crate) fn parse(id: FileId, source: SourceFile) -> Parsed {
         Ok(tree) => (tree, None),
         Err(problem) => (Tree::default(), Some(problem)),
     };
-    Parsed {
-        id,
-        source,
-        tree,
-        problem,
-    }
+    Parsed { id, source, tree, problem }
 }
 
 /// Whether the text is a template of Helm or Jinja. Braces alone do not make one: alerts and
@@ -68,28 +63,10 @@ fn unrendered(text: &str, failed: Option<&ParseProblem>) -> Option<ParseProblem>
         let inner = &text[at + 2..];
         let inner = &inner[..inner.find("}}").unwrap_or(inner.len().min(200))];
         let body = inner.trim_start_matches('-').trim_start();
-        let helm = [
-            ".Values",
-            ".Release",
-            ".Chart",
-            "include ",
-            "template ",
-            "define ",
-            "tpl ",
-            "toYaml",
-        ]
-        .iter()
-        .any(|w| body.contains(w));
-        let in_comment = text[..at]
-            .rfind('\n')
-            .map_or(&text[..at], |n| &text[n + 1..at])
-            .trim_start()
-            .starts_with('#');
-        let control = failed.is_some()
-            && (["if ", "range ", "with ", "end", "else", "/*"]
-                .iter()
-                .any(|w| body.starts_with(w))
-                || !body.is_empty());
+        let helm = [".Values", ".Release", ".Chart", "include ", "template ", "define ", "tpl ", "toYaml"].iter().any(|w| body.contains(w));
+        let in_comment = text[..at].rfind('\n').map_or(&text[..at], |n| &text[n + 1..at]).trim_start().starts_with('#');
+        let control =
+            failed.is_some() && (["if ", "range ", "with ", "end", "else", "/*"].iter().any(|w| body.starts_with(w)) || !body.is_empty());
         if !in_comment && (helm || control) {
             return Some(ParseProblem {
                 kind: ProblemKind::Template,
@@ -117,18 +94,8 @@ struct Weight {
 }
 
 enum Open {
-    Seq {
-        id: NodeId,
-        anchor: usize,
-        items: Vec<NodeId>,
-    },
-    Map {
-        id: NodeId,
-        anchor: usize,
-        entries: Vec<Entry>,
-        key: Option<(Text, Span)>,
-        merges: Vec<NodeId>,
-    },
+    Seq { id: NodeId, anchor: usize, items: Vec<NodeId> },
+    Map { id: NodeId, anchor: usize, entries: Vec<Entry>, key: Option<(Text, Span)>, merges: Vec<NodeId> },
 }
 
 struct Builder<'t> {
@@ -140,13 +107,7 @@ struct Builder<'t> {
 }
 
 fn build(text: &str) -> Result<Tree, ParseProblem> {
-    let mut builder = Builder {
-        text,
-        tree: Tree::default(),
-        weights: Vec::new(),
-        anchors: HashMap::new(),
-        open: Vec::new(),
-    };
+    let mut builder = Builder { text, tree: Tree::default(), weights: Vec::new(), anchors: HashMap::new(), open: Vec::new() };
     // Comments cost time; only files that speak to Serin pay for them.
     let options = granit_parser::options! {
         emit_comments: text.contains("serin:"),
@@ -160,11 +121,7 @@ fn build(text: &str) -> Result<Tree, ParseProblem> {
             let message = e.info();
             let hostile = message.contains("nest") || message.contains("recursion");
             ParseProblem {
-                kind: if hostile {
-                    ProblemKind::Hostile
-                } else {
-                    ProblemKind::Syntax
-                },
+                kind: if hostile { ProblemKind::Hostile } else { ProblemKind::Syntax },
                 message,
                 span: Span::new(at, next_char(text, at)),
             }
@@ -183,11 +140,7 @@ fn floor(text: &str, mut at: usize) -> usize {
 }
 
 fn next_char(text: &str, at: usize) -> usize {
-    text[at..]
-        .chars()
-        .next()
-        .filter(|c| *c != '\n' && *c != '\r')
-        .map_or(at, |c| at + c.len_utf8())
+    text[at..].chars().next().filter(|c| *c != '\n' && *c != '\r').map_or(at, |c| at + c.len_utf8())
 }
 
 impl Builder<'_> {
@@ -216,19 +169,9 @@ impl Builder<'_> {
             }
             Event::Alias(anchor) => {
                 let Some(target) = self.anchors.get(&anchor).copied() else {
-                    return Err(ParseProblem {
-                        kind: ProblemKind::Hostile,
-                        message: "an alias that contains itself".to_owned(),
-                        span,
-                    });
+                    return Err(ParseProblem { kind: ProblemKind::Hostile, message: "an alias that contains itself".to_owned(), span });
                 };
-                let id = self.push(
-                    span,
-                    Value::Alias(target),
-                    Text::Owned("".into()),
-                    false,
-                    false,
-                );
+                let id = self.push(span, Value::Alias(target), Text::Owned("".into()), false, false);
                 let (unfolded, depth) = {
                     let w = &self.weights[target.0 as usize];
                     (w.unfolded, w.depth)
@@ -238,22 +181,12 @@ impl Builder<'_> {
             }
             Event::SequenceStart(style, anchor, _) => {
                 let id = self.collection(span, style);
-                self.open.push(Open::Seq {
-                    id,
-                    anchor,
-                    items: Vec::new(),
-                });
+                self.open.push(Open::Seq { id, anchor, items: Vec::new() });
                 Ok(())
             }
             Event::MappingStart(style, anchor, _) => {
                 let id = self.collection(span, style);
-                self.open.push(Open::Map {
-                    id,
-                    anchor,
-                    entries: Vec::new(),
-                    key: None,
-                    merges: Vec::new(),
-                });
+                self.open.push(Open::Map { id, anchor, entries: Vec::new(), key: None, merges: Vec::new() });
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
@@ -261,11 +194,7 @@ impl Builder<'_> {
                 self.anchors.clear();
                 Ok(())
             }
-            Event::DocumentEnd
-            | Event::StreamStart
-            | Event::StreamEnd
-            | Event::Anchor(..)
-            | Event::UnresolvedAlias(_) => Ok(()),
+            Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Anchor(..) | Event::UnresolvedAlias(_) => Ok(()),
             _ => Ok(()),
         }
     }
@@ -286,17 +215,8 @@ impl Builder<'_> {
 
     fn push(&mut self, span: Span, value: Value, text: Text, quoted: bool, flow: bool) -> NodeId {
         let id = NodeId(u32::try_from(self.tree.nodes.len()).unwrap_or(u32::MAX));
-        self.tree.nodes.push(Node {
-            span,
-            value,
-            text,
-            quoted,
-            flow,
-        });
-        self.weights.push(Weight {
-            unfolded: 1,
-            depth: 1,
-        });
+        self.tree.nodes.push(Node { span, value, text, quoted, flow });
+        self.weights.push(Weight { unfolded: 1, depth: 1 });
         id
     }
 
@@ -320,23 +240,14 @@ impl Builder<'_> {
                 let children = items.clone();
                 (id, anchor, Value::Seq(items), children)
             }
-            Open::Map {
-                id,
-                anchor,
-                mut entries,
-                merges,
-                ..
-            } => {
+            Open::Map { id, anchor, mut entries, merges, .. } => {
                 self.find_duplicates(&entries);
                 self.merge(&mut entries, &merges);
                 let children = entries.iter().map(|e| e.value).collect();
                 (id, anchor, Value::Map(entries), children)
             }
         };
-        let mut weight = Weight {
-            unfolded: 1,
-            depth: 1,
-        };
+        let mut weight = Weight { unfolded: 1, depth: 1 };
         for child in children {
             let w = &self.weights[child.0 as usize];
             weight.unfolded = weight.unfolded.saturating_add(w.unfolded);
@@ -361,10 +272,7 @@ impl Builder<'_> {
         let hostile = |message: &str| ParseProblem {
             kind: ProblemKind::Hostile,
             message: message.to_owned(),
-            span: Span {
-                start: span.start,
-                end: span.start,
-            },
+            span: Span { start: span.start, end: span.start },
         };
         if weight.unfolded > MAX_UNFOLDED.max(self.tree.nodes.len() as u64) {
             return Err(hostile("aliases that unfold to more than a million values"));
@@ -436,10 +344,7 @@ impl Builder<'_> {
                         break;
                     }
                     if !entries.iter().any(own) && !extra.iter().any(own) {
-                        extra.push(Entry {
-                            merged: true,
-                            ..e.clone()
-                        });
+                        extra.push(Entry { merged: true, ..e.clone() });
                     }
                 }
             }
@@ -453,12 +358,7 @@ impl Builder<'_> {
         match self.open.last_mut() {
             None => self.tree.docs.push(id),
             Some(Open::Seq { items, .. }) => items.push(id),
-            Some(Open::Map {
-                entries,
-                key,
-                merges,
-                ..
-            }) => match key.take() {
+            Some(Open::Map { entries, key, merges, .. }) => match key.take() {
                 Some((text, key_span)) => {
                     let is_merge = match &text {
                         Text::Src(s) => self.text.get(s.range()) == Some("<<"),
@@ -467,12 +367,7 @@ impl Builder<'_> {
                     if is_merge {
                         merges.push(id);
                     } else {
-                        entries.push(Entry {
-                            key: text,
-                            key_span,
-                            value: id,
-                            merged: false,
-                        });
+                        entries.push(Entry { key: text, key_span, value: id, merged: false });
                     }
                 }
                 None => {
@@ -564,20 +459,14 @@ mod tests {
         for i in 1..300 {
             text += &format!("a{i}: &a{i} [[*a{}]]\n", i - 1);
         }
-        assert_eq!(
-            read(&text).problem.map(|p| p.kind),
-            Some(ProblemKind::Hostile)
-        );
+        assert_eq!(read(&text).problem.map(|p| p.kind), Some(ProblemKind::Hostile));
     }
 
     #[test]
     fn templates_are_known_from_alerts_that_carry_braces() {
         let kind = |t: &str| read(t).problem.map(|p| p.kind);
         assert_eq!(kind("a: {{ .Values.a }}\n"), Some(ProblemKind::Template));
-        assert_eq!(
-            kind("{{- if .x }}\na: 1\n{{- end }}\n"),
-            Some(ProblemKind::Template)
-        );
+        assert_eq!(kind("{{- if .x }}\na: 1\n{{- end }}\n"), Some(ProblemKind::Template));
         assert_eq!(kind("a: 'rate {{ $value }}'\n"), None);
         assert_eq!(kind("a: [\n"), Some(ProblemKind::Syntax));
     }

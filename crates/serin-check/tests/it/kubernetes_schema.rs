@@ -15,10 +15,7 @@ fn kubernetes_fields_are_those_of_the_kubernetes_types() {
         std::fs::write(path, &want).expect("write the file");
     }
     let have = std::fs::read_to_string(path).expect("read the file");
-    assert!(
-        have == want,
-        "run UPDATE=1 cargo test -p serin-check kubernetes_fields"
-    );
+    assert!(have == want, "run UPDATE=1 cargo test -p serin-check kubernetes_fields");
 }
 
 fn generate() -> String {
@@ -45,30 +42,10 @@ fn generate() -> String {
     kind!("core", "v1", "Namespace", core::v1::Namespace);
     kind!("core", "v1", "ServiceAccount", core::v1::ServiceAccount);
     kind!("core", "v1", "ConfigMap", core::v1::ConfigMap);
-    kind!(
-        "networking.k8s.io",
-        "v1",
-        "NetworkPolicy",
-        networking::v1::NetworkPolicy
-    );
-    kind!(
-        "networking.k8s.io",
-        "v1",
-        "Ingress",
-        networking::v1::Ingress
-    );
-    kind!(
-        "policy",
-        "v1",
-        "PodDisruptionBudget",
-        policy::v1::PodDisruptionBudget
-    );
-    kind!(
-        "autoscaling",
-        "v2",
-        "HorizontalPodAutoscaler",
-        autoscaling::v2::HorizontalPodAutoscaler
-    );
+    kind!("networking.k8s.io", "v1", "NetworkPolicy", networking::v1::NetworkPolicy);
+    kind!("networking.k8s.io", "v1", "Ingress", networking::v1::Ingress);
+    kind!("policy", "v1", "PodDisruptionBudget", policy::v1::PodDisruptionBudget);
+    kind!("autoscaling", "v2", "HorizontalPodAutoscaler", autoscaling::v2::HorizontalPodAutoscaler);
     out.push('\n');
     for (name, fields) in &types {
         let _ = writeln!(out, "type {name}");
@@ -121,16 +98,8 @@ fn add(name: &str, schema: &Value, types: &mut BTreeMap<String, Vec<String>>) {
         .collect();
     let mut fields = Vec::new();
     for (key, field) in properties {
-        let mark = if required.contains(key.as_str()) {
-            "!"
-        } else {
-            ""
-        };
-        let ty = if key == "status" {
-            "any".to_owned()
-        } else {
-            ty(field)
-        };
+        let mark = if required.contains(key.as_str()) { "!" } else { "" };
+        let ty = if key == "status" { "any".to_owned() } else { ty(field) };
         fields.push(format!("{key}{mark} {ty}"));
     }
     fields.sort();
@@ -161,11 +130,7 @@ fn ty(field: &Value) -> String {
     }
     let kinds: Vec<&str> = match &field["type"] {
         Value::String(one) => vec![one],
-        Value::Array(many) => many
-            .iter()
-            .filter_map(Value::as_str)
-            .filter(|k| *k != "null")
-            .collect(),
+        Value::Array(many) => many.iter().filter_map(Value::as_str).filter(|k| *k != "null").collect(),
         _ => Vec::new(),
     };
     match kinds.as_slice() {

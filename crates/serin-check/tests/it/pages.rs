@@ -52,11 +52,7 @@ fn what_a_page_marks_is_what_is_reported() {
                 );
             }
             for (code, line) in got.difference(&want) {
-                let title = report
-                    .findings
-                    .iter()
-                    .find(|f| f.code == code)
-                    .map_or("", |f| f.primary.text.as_str());
+                let title = report.findings.iter().find(|f| f.code == code).map_or("", |f| f.primary.text.as_str());
                 let _ = writeln!(
                     problems,
                     "{}.md:{}: {code} is reported and not marked ({}): {title}",
@@ -81,13 +77,7 @@ fn each_page_has_all_its_parts() {
         if page.code != rule.code {
             lack("another code in its title");
         }
-        for section in [
-            "What it finds",
-            "Why it hurts",
-            "Wrong",
-            "Right",
-            "Near miss",
-        ] {
+        for section in ["What it finds", "Why it hurts", "Wrong", "Right", "Near miss"] {
             let head = format!("\n## {section}\n");
             let body = page.text.split_once(&head).map_or("", |(_, b)| b);
             let body = body.split("\n## ").next().unwrap_or("").trim();
@@ -96,13 +86,7 @@ fn each_page_has_all_its_parts() {
             }
         }
         let examples = page.examples();
-        let of = |section: &str| {
-            examples
-                .iter()
-                .filter(|e| e.section == section)
-                .map(|e| marked(&e.yaml))
-                .collect::<Vec<_>>()
-        };
+        let of = |section: &str| examples.iter().filter(|e| e.section == section).map(|e| marked(&e.yaml)).collect::<Vec<_>>();
         if of("Wrong").is_empty() || of("Wrong").iter().any(Places::is_empty) {
             lack("each wrong example needs a mark");
         }
@@ -121,10 +105,7 @@ fn a_rule_that_says_it_can_fix_does_and_a_second_run_changes_nothing() {
     for rule in all() {
         let mut mended = 0;
         for example in rule.page().examples() {
-            let options = Options {
-                complete: example.complete,
-                ..Options::default()
-            };
+            let options = Options { complete: example.complete, ..Options::default() };
             let fixed = fix::apply(&inputs(&[("x.yaml", &example.yaml)]), &options);
             mended += fixed.applied.iter().filter(|a| a.code == rule.code).count();
             let again = fix::apply(&fixed.inputs, &options);
@@ -133,12 +114,7 @@ fn a_rule_that_says_it_can_fix_does_and_a_second_run_changes_nothing() {
             }
         }
         if rule.page().fixable != (mended > 0) {
-            let _ = writeln!(
-                problems,
-                "{}: the page says fix: {}, and {mended} were made",
-                rule.code,
-                rule.page().fixable
-            );
+            let _ = writeln!(problems, "{}: the page says fix: {}, and {mended} were made", rule.code, rule.page().fixable);
         }
     }
     assert!(problems.is_empty(), "\n{problems}");
