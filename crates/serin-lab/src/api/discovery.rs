@@ -136,8 +136,11 @@ fn group(api: &Api, name: &str) -> Value {
     json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 
-/// The subresources of a kind in one version: name, kind, its group and version, verbs.
-fn subresources(kind: &Kind, version: usize) -> Vec<(&'static str, String, &'static str, &'static str, &'static [&'static str])> {
+/// A subresource: name, kind, its group and version, verbs.
+type Sub = (&'static str, String, &'static str, &'static str, &'static [&'static str]);
+
+/// The subresources of a kind in one version.
+fn subresources(kind: &Kind, version: usize) -> Vec<Sub> {
     let v = &kind.versions[version];
     let mut all = Vec::new();
     if v.status {

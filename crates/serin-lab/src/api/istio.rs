@@ -14,7 +14,9 @@ use crate::store::Resource;
 const VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
 /// group, plural, kind, short name, versions, columns (header=path).
-const KINDS: &[(&str, &str, &str, &str, &[&str], &str)] = &[
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static [&'static str], &'static str);
+
+const KINDS: &[Row] = &[
     ("networking.istio.io", "destinationrules", "DestinationRule", "dr", VERSIONS, "Host=.spec.host"),
     ("networking.istio.io", "gateways", "Gateway", "gw", VERSIONS, ""),
     (

@@ -76,7 +76,7 @@ fn merge_field(node: Node<'_>, target: &mut Map<String, Value>, name: &str, chan
         }
         (Some(Value::Object(fields)), Value::Object(changes)) if !replaces => {
             let nothing = Value::Null;
-            merge_object(child.map_or_else(|| Node::new(&nothing), |c| c), fields, changes)?;
+            merge_object(child.unwrap_or_else(|| Node::new(&nothing)), fields, changes)?;
         }
         (Some(Value::Array(items)), Value::Array(changes)) if child.is_some_and(|c| c.has_strategy("merge")) => {
             let child = child.ok_or("a merged list has a schema")?;
