@@ -1,25 +1,31 @@
 //! One action → API calls, each safe to repeat. Patches are cut from the objects that the decision saw, or, on the way back, from
 //! the objects as they stand now, until they show what was asked for.
 //!
+//! What a write answers goes into the caches at once, so that the next look does not ask for what is done already.
 //! Deliberately decides nothing: what cannot be done is said, and the next look sees that it was not.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::join_all;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
-use serin_api::names::{ABORT, FIELD_MANAGER, REQUEST};
+use serin_api::names::{self, FIELD_MANAGER};
 use serin_core::action::{Action, Guard, Severity};
 use serin_core::reason::Reason;
 use serin_core::route::companion::SubsetPlan;
 use serin_core::units::{ObjectName, VersionName, Weight};
 
-use crate::observe::cluster::{Kind, resource};
-use crate::observe::view::{View, text};
+use crate::kinds::Kind;
+use crate::observe::cluster::Cluster;
+use crate::observe::project::Release;
+use crate::observe::seen::{Net, SeenRequest};
 
-/// How often a way back is tried before the next look takes over.
-const TRIES: u32 = 20;
+/// How often a way back is tried before the next look takes over, and how long it waits in between.
+const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// Why an action was not done.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +37,7 @@ pub enum ActError {
     #[error("{0}")]
     Refused(String),
     /// The API server did not do it.
-    #[error("{what}: {error}")]
+    #[error("{what}: {}", in_short(.error))]
     Api {
         /// What was tried, as `patch VirtualService shop/cart`.
         what: String,
@@ -40,51 +46,86 @@ pub enum ActError {
     },
 }
 
+/// The server's own sentence, without the client's dump of the whole answer.
+fn in_short(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Everything that actions need.
 #[derive(Clone)]
-pub struct Hands {
-    /// The cluster's client.
-    pub client: kube::Client,
-    /// The version in which Istio's kinds are served.
-    pub istio: String,
+pub(crate) struct Hands {
+    pub(crate) client: kube::Client,
+    pub(crate) cluster: Arc<RwLock<Cluster>>,
+    pub(crate) identity: String,
 }
 
 /// One decision's actions, and what they were decided on.
-pub struct Work<'a> {
-    /// What the decision saw.
-    pub view: &'a View,
-    /// The release, as JSON.
-    pub release: &'a Value,
+pub(crate) struct Work<'a> {
+    pub(crate) net: &'a Net,
+    pub(crate) requests: &'a [SeenRequest],
+    pub(crate) release: &'a Release,
+    /// The number of the write that the actions belong to.
+    pub(crate) seq: u64,
     /// All shares of the plan.
-    pub shares: &'a [Weight],
+    pub(crate) shares: &'a [Weight],
     /// Now, for events.
-    pub now: jiff::Timestamp,
+    pub(crate) now: jiff::Timestamp,
+}
+
+/// What came of a row of actions.
+#[derive(Default)]
+pub(crate) struct Done {
+    pub(crate) errors: Vec<ActError>,
+    /// Whether a cache shows an effect already, so that another look is due.
+    pub(crate) visible: bool,
 }
 
 impl Hands {
     fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), namespace, &resource(kind, &self.istio))
+        let resource = self.cluster.read().unwrap_or_else(PoisonError::into_inner).resource(kind);
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
+    }
+
+    pub(crate) fn learn(&self, kind: Kind, object: &DynamicObject) {
+        self.cluster.write().unwrap_or_else(PoisonError::into_inner).learn(kind, object);
+    }
+
+    /// Reads an object anew, into the caches.
+    pub(crate) async fn refresh(&self, kind: Kind, name: &ObjectName) -> Result<Option<DynamicObject>, ActError> {
+        let object = self.api(kind, &name.namespace).get_opt(&name.name).await.map_err(|e| api_error(format!("read {kind:?} {name}"), e))?;
+        if let Some(object) = &object {
+            self.learn(kind, object);
+        }
+        Ok(object)
     }
 
     /// Does the actions in their order; weights of several VirtualServices that follow each other are set in parallel. A failure
     /// ends the row, as what follows may rest on it, but for events and requests, which are told all the same.
-    pub async fn carry_out(&self, actions: &[Action], work: &Work<'_>) -> Vec<ActError> {
-        let mut errors = Vec::new();
+    pub(crate) async fn carry_out(&self, actions: &[Action], work: &Work<'_>) -> Done {
+        let mut done = Done::default();
         let mut rest = actions;
+        let mut index = 0;
         while let Some(action) = rest.first() {
             let together = rest.iter().take_while(|a| matches!(a, Action::SetWeights { .. })).count().max(1);
             let (now, later) = rest.split_at(together);
             rest = later;
+            let first = index;
+            index += together;
             let harmless = matches!(action, Action::Event { .. } | Action::Handle { .. });
-            if !errors.is_empty() && !harmless {
+            if !done.errors.is_empty() && !harmless {
                 continue;
             }
-            errors.extend(join_all(now.iter().map(|a| self.act(a, work))).await.into_iter().filter_map(Result::err));
+            done.visible |= matches!(action, Action::SetWeights { .. } | Action::EnsureSubset { .. } | Action::EnsureDestination { .. });
+            let results = join_all(now.iter().enumerate().map(|(i, a)| self.act(a, first + i, work))).await;
+            done.errors.extend(results.into_iter().filter_map(Result::err));
         }
-        errors
+        done
     }
 
-    async fn act(&self, action: &Action, work: &Work<'_>) -> Result<(), ActError> {
+    async fn act(&self, action: &Action, index: usize, work: &Work<'_>) -> Result<(), ActError> {
         match action {
             Action::SetWeights { route, stable, canary, share, guard } => match guard {
                 Guard::Forward { .. } => self.raise(work, route, stable, canary, *share, guard).await,
@@ -92,64 +133,86 @@ impl Hands {
             },
             Action::EnsureSubset { stable, canary } => self.ensure_subset(work, stable, canary).await,
             Action::EnsureDestination { route, stable, canary } => {
-                let patch = work.view.network().ensure_destination(route, stable, canary).map_err(refused)?;
-                self.patch_route(route, patch.to_value()).await.map(drop)
+                let patch = work.net.read().ensure_destination(route, stable, canary).map_err(refused)?;
+                if patch.is_noop() {
+                    return Ok(());
+                }
+                self.patch_or_refresh(Kind::VirtualService, route, patch.to_value()).await
             }
             Action::Scale { workload, replicas } => self.scale(work, workload, *replicas, |now, then| now < then).await,
             Action::Unscale { workload, replicas } => self.scale(work, workload, *replicas, |now, then| now > then).await,
-            Action::Event { severity, reason } => self.event(work, *severity, reason).await,
-            Action::Handle { id } => self.handle(work, id).await,
+            Action::Event { severity, reason } => {
+                self.event(work, index, *severity, reason.code(), &reason.to_string()).await;
+                Ok(())
+            }
+            Action::Handle { id } => match work.requests.iter().find(|r| r.id == *id) {
+                Some(request) => self.take_off(work.release, request).await,
+                None => Ok(()),
+            },
         }
     }
 
     async fn raise(&self, work: &Work<'_>, route: &ObjectName, stable: &VersionName, canary: &VersionName, share: Weight, guard: &Guard) -> Result<(), ActError> {
-        let network = work.view.network();
-        let change = network.set_weights(route, stable, canary, share, guard, work.shares).map_err(refused)?;
+        let change = work.net.read().set_weights(route, stable, canary, share, guard, work.shares).map_err(refused)?;
         if change.patch.is_noop() {
             return Ok(());
         }
-        self.patch_route(route, change.patch.to_value()).await.map(drop)
+        self.patch_or_refresh(Kind::VirtualService, route, change.patch.to_value()).await
     }
 
     /// Tries again until the route shows it: from the cache first, as nothing may come before an abort; then from the server.
     async fn lower(&self, work: &Work<'_>, route: &ObjectName, stable: &VersionName, canary: &VersionName, share: Weight, guard: &Guard) -> Result<(), ActError> {
-        let mut view = work.view.clone();
+        let mut net = work.net.clone();
         let mut last = ActError::Changed(format!("VirtualService {route}"));
-        for _ in 0..TRIES {
-            let change = view.network().set_weights(route, stable, canary, share, guard, work.shares).map_err(refused)?;
+        let mut pause = PAUSE;
+        for attempt in 0..TRIES {
+            if attempt > 0 {
+                match self.refresh(Kind::VirtualService, route).await {
+                    Ok(Some(fresh)) => net = net.with_route(serde_json::to_value(fresh).unwrap_or_default()),
+                    Ok(None) => return Ok(()),
+                    Err(error) => last = error,
+                }
+            }
+            let change = net.read().set_weights(route, stable, canary, share, guard, work.shares).map_err(refused)?;
             for left in &change.left {
                 tracing::warn!(%route, %left, "the way back leaves something");
             }
             if change.patch.is_noop() {
                 return Ok(());
             }
-            match self.patch_route(route, change.patch.to_value()).await {
-                Ok(_) => return Ok(()),
-                Err(error) => last = error,
-            }
-            tokio::time::sleep(PAUSE).await;
-            match self.api(Kind::VirtualService, &route.namespace).get(&route.name).await {
-                Ok(fresh) => view = view.with_route(serde_json::to_value(fresh).unwrap_or_default()),
-                Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
-                Err(error) => last = api_error(format!("read VirtualService {route}"), error),
+            match self.json_patch(Kind::VirtualService, route, change.patch.to_value()).await {
+                Ok(()) => return Ok(()),
+                // Somebody was faster: what stands there now is read at once.
+                Err(ActError::Changed(_)) if attempt == 0 => {}
+                Err(error) => {
+                    last = error;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
         Err(last)
     }
 
-    async fn patch_route(&self, route: &ObjectName, operations: Value) -> Result<DynamicObject, ActError> {
-        self.json_patch(Kind::VirtualService, route, operations).await
+    /// Patches, and reads the object anew where it was not what the patch is pinned to.
+    async fn patch_or_refresh(&self, kind: Kind, object: &ObjectName, operations: Value) -> Result<(), ActError> {
+        let result = self.json_patch(kind, object, operations).await;
+        if let Err(ActError::Changed(_)) = &result {
+            self.refresh(kind, object).await?;
+        }
+        result
     }
 
-    async fn json_patch(&self, kind: Kind, object: &ObjectName, operations: Value) -> Result<DynamicObject, ActError> {
+    async fn json_patch(&self, kind: Kind, object: &ObjectName, operations: Value) -> Result<(), ActError> {
         let what = || format!("patch {kind:?} {object}");
         let patch: json_patch::Patch = serde_json::from_value(operations).map_err(|e| ActError::Refused(format!("{}: {e}", what())))?;
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let api = self.api(kind, &object.namespace);
-        match api.patch(&object.name, &params, &Patch::Json::<()>(patch)).await {
-            Ok(object) => Ok(object),
+        match self.api(kind, &object.namespace).patch(&object.name, &patch_params(), &Patch::Json::<()>(patch)).await {
+            Ok(answer) => {
+                self.learn(kind, &answer);
+                Ok(())
+            }
             // A failed `test` is 422, and 500 on servers before 1.27.
-            Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) || (status.code == 500 && status.message.contains("test")) => {
+            Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) && !is_invalid(&status) || (status.code == 500 && status.message.contains("test")) => {
                 Err(ActError::Changed(format!("{kind:?} {object}")))
             }
             Err(error) => Err(api_error(what(), error)),
@@ -157,32 +220,37 @@ impl Hands {
     }
 
     async fn ensure_subset(&self, work: &Work<'_>, stable: &VersionName, canary: &VersionName) -> Result<(), ActError> {
-        let plan = work.view.network().ensure_subset(stable, canary).map_err(|p| ActError::Refused(p.to_string()))?;
+        let plan = work.net.read().ensure_subset(stable, canary).map_err(|p| ActError::Refused(p.to_string()))?;
         match plan {
             SubsetPlan::Present { .. } => Ok(()),
             SubsetPlan::Create { mut rule, .. } => {
-                if let Some(Value::Object(metadata)) = rule.get_mut("metadata") {
+                let resource = self.cluster.read().unwrap_or_else(PoisonError::into_inner).resource(Kind::DestinationRule);
+                rule["apiVersion"] = resource.api_version.into();
+                if let Some(metadata) = rule.get_mut("metadata").and_then(Value::as_object_mut) {
                     let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
-                    annotations[serin_api::names::RELEASE] = text(work.release, "/metadata/name").into();
+                    annotations[names::RELEASE] = work.release.name.name.as_str().into();
                 }
-                let api_version = format!("networking.istio.io/{}", self.istio);
-                rule["apiVersion"] = api_version.into();
-                let namespace = text(&rule, "/metadata/namespace").to_string();
                 let object: DynamicObject = serde_json::from_value(rule).map_err(|e| ActError::Refused(e.to_string()))?;
-                let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-                match self.api(Kind::DestinationRule, &namespace).create(&params, &object).await {
-                    Ok(_) => Ok(()),
-                    Err(kube::Error::Api(status)) if status.is_already_exists() => Err(ActError::Changed("the DestinationRule".into())),
-                    Err(error) => Err(api_error("create DestinationRule".into(), error)),
+                let name = crate::observe::project::name_of(&object);
+                match self.api(Kind::DestinationRule, &name.namespace).create(&post_params(), &object).await {
+                    Ok(answer) => {
+                        self.learn(Kind::DestinationRule, &answer);
+                        Ok(())
+                    }
+                    Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                        self.refresh(Kind::DestinationRule, &name).await?;
+                        Err(ActError::Changed(format!("DestinationRule {name}")))
+                    }
+                    Err(error) => Err(api_error(format!("create DestinationRule {name}"), error)),
                 }
             }
-            SubsetPlan::Extend { rule, patch, .. } => self.json_patch(Kind::DestinationRule, &rule, patch.to_value()).await.map(drop),
+            SubsetPlan::Extend { rule, patch, .. } => self.patch_or_refresh(Kind::DestinationRule, &rule, patch.to_value()).await,
         }
     }
 
     /// Sets replicas if `moves(now, then)`, pinned to the number that is there now.
     async fn scale(&self, work: &Work<'_>, workload: &str, replicas: u32, moves: impl Fn(u32, u32) -> bool) -> Result<(), ActError> {
-        let object = ObjectName { namespace: work.view.service.namespace.clone(), name: workload.to_string() };
+        let object = ObjectName { namespace: work.release.name.namespace.clone(), name: workload.to_owned() };
         let api = self.api(Kind::Deployment, &object.namespace);
         let what = || format!("scale Deployment {object}");
         let scale = api.get_scale(workload).await.map_err(|e| api_error(what(), e))?;
@@ -191,53 +259,85 @@ impl Hands {
             return Ok(());
         }
         let patch = json!({"metadata": {"resourceVersion": scale.metadata.resource_version}, "spec": {"replicas": replicas}});
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        match api.patch_scale(workload, &params, &Patch::Merge(patch)).await {
+        match api.patch_scale(workload, &patch_params(), &Patch::Merge(patch)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(ActError::Changed(format!("Deployment {object}"))),
             Err(error) => Err(api_error(what(), error)),
         }
     }
 
-    async fn event(&self, work: &Work<'_>, severity: Severity, reason: &Reason) -> Result<(), ActError> {
-        let (namespace, name) = (text(work.release, "/metadata/namespace"), text(work.release, "/metadata/name"));
+    /// Tells once: the name says which decision it belongs to, so that a repetition finds it there. Nothing waits for events:
+    /// what cannot be told is logged.
+    pub(crate) async fn event(&self, work: &Work<'_>, index: usize, severity: Severity, code: &str, message: &str) {
+        let Release { name, uid, .. } = work.release;
         let kind = match severity {
             Severity::Normal => "Normal",
             Severity::Warning => "Warning",
         };
-        let message: String = reason.to_string().chars().take(1024).collect();
-        let at = work.now.to_string();
-        tracing::info!(release = %format!("{namespace}/{name}"), reason = reason.code(), %message);
+        tracing::info!(release = %name, reason = code, "{message}");
+        let note: String = message.chars().take(1000).collect();
+        let owner: String = uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+        let base: String = name.name.chars().take(200).collect();
         let event = json!({
-            "apiVersion": "v1", "kind": "Event",
-            "metadata": {"generateName": format!("{name}."), "namespace": namespace},
-            "involvedObject": {
-                "apiVersion": format!("{}/{}", serin_api::names::GROUP, serin_api::names::VERSION), "kind": serin_api::names::KIND,
-                "namespace": namespace, "name": name, "uid": text(work.release, "/metadata/uid"),
+            "apiVersion": "events.k8s.io/v1", "kind": "Event",
+            "metadata": {"name": format!("{base}.{owner}.{:x}.{index}", work.seq), "namespace": name.namespace},
+            "eventTime": work.now.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string(),
+            "reportingController": FIELD_MANAGER, "reportingInstance": self.identity,
+            "action": code, "reason": code, "note": note, "type": kind,
+            "regarding": {
+                "apiVersion": format!("{}/{}", names::GROUP, names::VERSION), "kind": names::KIND,
+                "namespace": name.namespace, "name": name.name, "uid": uid,
             },
-            "reason": reason.code(), "message": message, "type": kind, "count": 1, "firstTimestamp": at, "lastTimestamp": at,
-            "source": {"component": FIELD_MANAGER}, "reportingComponent": FIELD_MANAGER, "reportingInstance": FIELD_MANAGER,
         });
-        let resource = kube::api::ApiResource { group: String::new(), version: "v1".into(), api_version: "v1".into(), kind: "Event".into(), plural: "events".into() };
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-        let object: DynamicObject = serde_json::from_value(event).map_err(|e| ActError::Refused(e.to_string()))?;
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        api.create(&params, &object).await.map(drop).map_err(|e| api_error("create Event".into(), e))
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("events.k8s.io", "v1", "Event"), "events");
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &name.namespace, &resource);
+        let told = match serde_json::from_value::<DynamicObject>(event) {
+            Ok(object) => api.create(&post_params(), &object).await.map(drop),
+            Err(error) => Err(kube::Error::SerdeError(error)),
+        };
+        match told {
+            Ok(()) => {}
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            Err(error) => tracing::warn!(release = %name, error = %in_short(&error), "event not written"),
+        }
     }
 
     /// Takes the annotation of a request off, if it still is that request.
-    async fn handle(&self, work: &Work<'_>, id: &str) -> Result<(), ActError> {
-        let object = ObjectName { namespace: text(work.release, "/metadata/namespace").into(), name: text(work.release, "/metadata/name").into() };
-        let annotation = if work.view.seen.abort.as_ref().is_some_and(|a| a.id == id) { ABORT } else { REQUEST };
-        let Some(value) = work.release.pointer("/metadata/annotations").and_then(|a| a.get(annotation)) else { return Ok(()) };
-        let path = format!("/metadata/annotations/{}", annotation.replace('~', "~0").replace('/', "~1"));
-        let operations = json!([{"op": "test", "path": path, "value": value}, {"op": "remove", "path": path}]);
-        match self.json_patch(Kind::Release, &object, operations).await {
+    pub(crate) async fn take_off(&self, release: &Release, request: &SeenRequest) -> Result<(), ActError> {
+        let path = format!("/metadata/annotations/{}", request.annotation.replace('~', "~0").replace('/', "~1"));
+        let operations = json!([{"op": "test", "path": path, "value": request.text}, {"op": "remove", "path": path}]);
+        match self.json_patch(Kind::Release, &release.name, operations).await {
             // Gone, or another request: either way this one is not there any more.
-            Ok(_) | Err(ActError::Changed(_)) => Ok(()),
-            Err(error) => Err(error),
+            Err(ActError::Changed(_)) => self.refresh(Kind::Release, &release.name).await.map(drop),
+            result => result,
         }
     }
+
+    /// Writes the status onto the very object that was looked at.
+    pub(crate) async fn write_status(&self, name: &ObjectName, resource_version: &str, mut patch: Value) -> Result<(), ActError> {
+        patch["metadata"] = json!({"resourceVersion": resource_version});
+        match self.api(Kind::Release, &name.namespace).patch_status(&name.name, &patch_params(), &Patch::Merge(patch)).await {
+            Ok(answer) => {
+                self.learn(Kind::Release, &answer);
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.is_conflict() => Err(ActError::Changed(format!("CanaryRelease {name}"))),
+            Err(error) => Err(api_error(format!("write the status of CanaryRelease {name}"), error)),
+        }
+    }
+}
+
+/// A 422 that names causes is the schema's refusal; a failed `test` names none.
+fn is_invalid(status: &kube::core::Status) -> bool {
+    status.code == 422 && status.details.as_ref().is_some_and(|d| !d.causes.is_empty())
+}
+
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() }
+}
+
+fn post_params() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }
 }
 
 fn refused(problems: Vec<serin_core::route::RouteProblem>) -> ActError {

@@ -1,302 +1,399 @@
-//! The loop around `decide`: one task per release, woken by changes, by `wake_at` and by the source's interval.
+//! All releases side by side: watches in, turns out, each release by itself and never two turns of one at once.
 //!
-//! Observe, decide, write the state, do the actions; an abort goes to the routes first. Deliberately holds no truth of its own:
-//! the checkpoint in the status is what a restart reads.
+//! A release is looked at when something of its own changed, when its time has come, or when the source has answered. The source
+//! is asked beside the turns, so that no abort waits for a reading. Deliberately holds no truth: what is kept here may be lost.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use serde_json::Value;
-use serin_api::names::FIELD_MANAGER;
-use serin_api::{CanaryRelease, CanaryReleaseStatus, Rendering, invalid_status, plan_of, state_of, status_of, status_patch};
-use serin_core::action::{Action, Decision, Order};
-use serin_core::decide::decide;
-use serin_core::observe::{SourceProblem, Traffic};
-use serin_core::plan::{Bad, Plan, Problem};
-use serin_core::state::State;
-use serin_core::units::Timestamp;
-use tokio::sync::Notify;
+use serin_core::observe::Traffic;
+use serin_core::units::ObjectName;
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::act::{ActError, Hands, Work};
-use crate::observe::cluster::{Cluster, Key, Kind, resource};
-use crate::observe::proxies::{ArmQuery, Cursor, Proxies, Target};
-use crate::observe::view::{View, text};
-use crate::{Clock, Source};
+use crate::act::{ActError, Hands};
+use crate::config::{Config, Options, Source, now};
+use crate::kinds::Kind;
+use crate::look::{Context, Given, Turn};
+use crate::observe::cluster::Cluster;
+use crate::observe::proxies::Proxies;
+use crate::observe::source::{ArmQuery, Cursor, MetricSource, Polled};
+use crate::watch::{WatchEvent, watch};
 
-/// After a failed write or action the next look waits this long; doubled each time, up to 30 s.
-const BACKOFF: Duration = Duration::from_millis(100);
+/// After a failed turn the next one waits this long; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Turns in a row that were asked for by nothing but the turn before. More than this is a circle, and is slowed down.
+const TURNS_IN_A_ROW: u32 = 50;
+/// Turns that failed in a row before people are told.
+const FAILURES_UNTIL_TOLD: u32 = 3;
+/// A shutdown waits so long for turns that are under way.
+const LAST_TURNS: Duration = Duration::from_secs(25);
 
-pub(crate) struct Context {
-    pub(crate) cluster: Cluster,
-    pub(crate) hands: Hands,
-    pub(crate) clock: Clock,
-    pub(crate) source: Source,
-    pub(crate) proxies: Proxies,
+/// Why the controller ended, other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Every watch ended.
+    #[error("the watches ended by themselves")]
+    WatchesEnded,
 }
 
-/// Runs until `stop`.
-pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
-    let mut changes = context.cluster.changes();
-    let mut tended: HashMap<Key, Arc<Notify>> = HashMap::new();
-    let mut tasks = tokio::task::JoinSet::new();
-    loop {
-        for key in context.cluster.keys(Kind::Release) {
-            tended.entry(key.clone()).or_insert_with(|| {
-                let ping = Arc::new(Notify::new());
-                ping.notify_one();
-                tasks.spawn(tend(context.clone(), key, ping.clone(), stop.clone()));
-                ping
-            });
-        }
-        let change = tokio::select! {
-            change = changes.recv() => change,
-            Some(_) = tasks.join_next(), if !tasks.is_empty() => {
-                let keys = context.cluster.keys(Kind::Release);
-                tended.retain(|key, _| keys.contains(key));
-                continue;
+/// Runs until `stop`: turns that are under way end first, so that no step is left half done.
+///
+/// # Errors
+/// Only what should not happen: an API server that does not answer is waited for.
+pub async fn run(client: kube::Client, config: Config, stop: CancellationToken) -> Result<(), StartError> {
+    run_with(client, config, Options::default(), stop).await
+}
+
+/// As `run`, with all that a controller in a cluster is told.
+///
+/// # Errors
+/// As `run`.
+pub async fn run_with(client: kube::Client, config: Config, options: Options, stop: CancellationToken) -> Result<(), StartError> {
+    let mut cluster = Cluster::default();
+    let (out, events) = mpsc::channel(4096);
+    let pods = matches!(config.source, Source::Proxies { .. }).then_some(Kind::Pod);
+    let mut watches = JoinSet::new();
+    for kind in Kind::ALWAYS.into_iter().chain(pods) {
+        let scope = config.namespace.clone();
+        cluster.expect(kind, scope.clone());
+        watches.spawn(watch(client.clone(), kind, scope, out.clone()));
+    }
+    drop(out);
+    let cluster = Arc::new(RwLock::new(cluster));
+    let source: Arc<dyn MetricSource> = match &config.source {
+        Source::Proxies { port } => Arc::new(Proxies::new(cluster.clone(), config.clock.clone(), *port)),
+        Source::Custom(source) => source.clone(),
+    };
+    let context = Context {
+        hands: Hands { client, cluster: cluster.clone(), identity: options.identity },
+        clock: config.clock.clone(),
+        root_namespace: options.root_namespace,
+    };
+    let mut engine = Engine {
+        context: Arc::new(context),
+        cluster,
+        source,
+        slots: HashMap::new(),
+        timers: BTreeSet::new(),
+        tasks: JoinSet::new(),
+        names: HashMap::new(),
+        early: BTreeSet::new(),
+        synced: false,
+    };
+    let result = engine.go(events, &stop).await;
+    engine.end().await;
+    watches.abort_all();
+    result
+}
+
+/// What is kept of one release between turns.
+#[derive(Default)]
+struct Slot {
+    /// A turn is under way.
+    turning: bool,
+    /// Something happened since it began.
+    dirty: bool,
+    wake: Option<Instant>,
+    /// What to ask the source, and how often.
+    query: Option<(ArmQuery, Duration)>,
+    next_poll: Option<Instant>,
+    polling: bool,
+    /// Where the source stood after the last reading that was written down.
+    cursor: Option<Cursor>,
+    /// What the source said, and where it stood then.
+    answer: Option<(Traffic, Option<Cursor>)>,
+    /// The same, while the turn that counts it is under way.
+    counting: Option<Option<Cursor>>,
+    failures: u32,
+    trouble: Option<String>,
+    in_a_row: u32,
+    timer: Option<Instant>,
+}
+
+/// What a task did.
+enum Did {
+    Turn(Turn),
+    Poll { rollout: String, polled: Polled },
+}
+
+struct Engine {
+    context: Arc<Context>,
+    cluster: Arc<RwLock<Cluster>>,
+    source: Arc<dyn MetricSource>,
+    slots: HashMap<ObjectName, Slot>,
+    timers: BTreeSet<(Instant, ObjectName)>,
+    tasks: JoinSet<Did>,
+    names: HashMap<Id, (ObjectName, bool)>,
+    /// Releases that changed before all caches were filled.
+    early: BTreeSet<ObjectName>,
+    synced: bool,
+}
+
+impl Engine {
+    async fn go(&mut self, mut events: mpsc::Receiver<WatchEvent>, stop: &CancellationToken) -> Result<(), StartError> {
+        let mut batch = Vec::new();
+        loop {
+            let due = self.timers.first().map(|(at, _)| *at);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
+                count = events.recv_many(&mut batch, 512) => {
+                    if count == 0 {
+                        return Err(StartError::WatchesEnded);
+                    }
+                    self.happened(&mut batch);
+                }
+                () = sleep_until(due) => self.due(),
             }
-            () = stop.cancelled() => break,
-        };
-        match change {
-            // A reader that fell behind has missed something, so everyone looks.
-            Ok(change) => {
-                let near = |(key, _): &(&Key, &Arc<Notify>)| change.namespace.as_ref().is_none_or(|n| *n == key.0);
-                tended.iter().filter(near).for_each(|(_, ping)| ping.notify_one());
-            }
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => tended.values().for_each(|ping| ping.notify_one()),
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
         }
     }
-    // Looks that are under way end by themselves: none is cut between its write and its actions.
-    while tasks.join_next().await.is_some() {}
-}
 
-/// What a release's task knows beside the caches.
-#[derive(Default)]
-struct Memory {
-    /// The object as it was last written, until the cache has it.
-    written: Option<Value>,
-    cursor: Cursor,
-    rollout: String,
-    next_poll: Option<Timestamp>,
-    wants_traffic: bool,
-    wake_at: Option<Timestamp>,
-    failures: u32,
-}
-
-async fn tend(context: Arc<Context>, key: Key, ping: Arc<Notify>, stop: CancellationToken) {
-    let mut memory = Memory::default();
-    loop {
-        let now = context.now();
-        let due = [memory.wake_at, memory.next_poll.filter(|_| memory.wants_traffic)].into_iter().flatten().min();
-        let sleep = due.map(|at| at.since(now));
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            () = ping.notified() => {}
-            () = sleep_for(sleep) => {}
+    /// Waits for what is under way.
+    async fn end(&mut self) {
+        let last = async {
+            while let Some(done) = self.tasks.join_next_with_id().await {
+                if let Ok((id, _)) = done {
+                    self.names.remove(&id);
+                }
+            }
+        };
+        if tokio::time::timeout(LAST_TURNS, last).await.is_err() {
+            tracing::warn!("turns were still under way when the controller had to end; the next one finds what they left");
         }
-        let Some(release) = context.release(&key, &mut memory) else {
-            if context.cluster.ready(Kind::Release) {
+    }
+
+    fn happened(&mut self, batch: &mut Vec<WatchEvent>) {
+        let (dirty, synced) = {
+            let mut cluster = self.cluster.write().unwrap_or_else(PoisonError::into_inner);
+            let dirty: BTreeSet<ObjectName> = batch.drain(..).flat_map(|event| cluster.apply(event)).collect();
+            (dirty, self.synced || cluster.synced())
+        };
+        if !synced {
+            self.early.extend(dirty);
+            return;
+        }
+        if !self.synced {
+            self.synced = true;
+            let count = self.cluster.read().unwrap_or_else(PoisonError::into_inner).release_count();
+            tracing::info!(releases = count, "caches are filled");
+            dirty_all(self, dirty);
+            return;
+        }
+        dirty.into_iter().for_each(|name| self.kick(name));
+    }
+
+    /// Looks at a release, now or as soon as the turn that runs is over.
+    fn kick(&mut self, name: ObjectName) {
+        let slot = self.slots.entry(name.clone()).or_default();
+        slot.in_a_row = 0;
+        if slot.turning {
+            slot.dirty = true;
+        } else {
+            self.begin(name);
+        }
+    }
+
+    fn begin(&mut self, name: ObjectName) {
+        let Some(slot) = self.slots.get_mut(&name) else { return };
+        slot.turning = true;
+        slot.dirty = false;
+        slot.wake = None;
+        let traffic = slot.answer.take().map(|(traffic, cursor)| {
+            slot.counting = Some(cursor);
+            traffic
+        });
+        let trouble = slot.trouble.clone();
+        let (context, of) = (self.context.clone(), name.clone());
+        let task = self.tasks.spawn(async move { Did::Turn(context.turn(&of, Given { traffic, trouble }).await) });
+        self.names.insert(task.id(), (name, false));
+    }
+
+    fn done(&mut self, done: Result<(Id, Did), JoinError>) {
+        let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some((name, polling)) = self.names.remove(&id) else { return };
+        match done {
+            Ok((_, Did::Turn(turn))) => self.turned(&name, turn),
+            Ok((_, Did::Poll { rollout, polled })) => self.polled(&name, &rollout, polled),
+            Err(error) => {
+                // A defect in one release's turn is no reason to leave the others alone.
+                tracing::error!(release = %name, %error, "a turn was broken off");
+                if let Some(slot) = self.slots.get_mut(&name) {
+                    if polling {
+                        slot.polling = false;
+                    } else {
+                        slot.turning = false;
+                        slot.counting = None;
+                        slot.failures += 1;
+                        slot.wake = Some(Instant::now() + pause(slot.failures));
+                    }
+                }
+            }
+        }
+        self.arm(&name);
+    }
+
+    fn turned(&mut self, name: &ObjectName, turn: Turn) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        slot.turning = false;
+        let now_wall = now(&self.context.clock);
+        let instant = Instant::now();
+        if turn.phase.is_none() && turn.error.is_none() && !slot.dirty {
+            // It is gone; should it come back, its watch says so.
+            let timer = slot.timer.take();
+            if !slot.polling {
+                self.slots.remove(name);
+            }
+            timer.map(|at| self.timers.remove(&(at, name.clone())));
+            return;
+        }
+        if let Some(cursor) = slot.counting.take() {
+            match (turn.counted, cursor) {
+                (true, Some(cursor)) => slot.cursor = Some(cursor),
+                (true, None) => {}
+                // What was read could not be written down: the same cursor reads it again, and what came since.
+                (false, _) => slot.next_poll = Some(instant),
+            }
+        }
+        match turn.query {
+            Some((query, interval)) => {
+                let same = slot.query.as_ref().is_some_and(|(old, _)| old.rollout == query.rollout && old.stable == query.stable && old.canary == query.canary);
+                if !same {
+                    slot.cursor = None;
+                    slot.answer = None;
+                    slot.next_poll = Some(instant);
+                }
+                slot.query = Some((query, interval));
+            }
+            // A turn that failed before it could ask keeps what it asked before.
+            None if turn.error.is_none() => {
+                slot.query = None;
+                slot.next_poll = None;
+                slot.cursor = None;
+                slot.answer = None;
+            }
+            None => {}
+        }
+        slot.wake = turn.wake_at.map(|at| instant + at.since(now_wall));
+        match turn.error {
+            None => {
+                slot.failures = 0;
+                slot.trouble = None;
+                if turn.again {
+                    slot.in_a_row += 1;
+                    let circle = slot.in_a_row > TURNS_IN_A_ROW;
+                    slot.wake = Some(if circle { instant + Duration::from_secs(1) } else { instant });
+                    if circle {
+                        tracing::warn!(release = %name, "turns follow each other without anything happening; slowed down");
+                    }
+                }
+            }
+            Some(error) => {
+                slot.failures += 1;
+                let pause = if matches!(error, ActError::Changed(_)) && slot.failures == 1 { Duration::ZERO } else { pause(slot.failures) };
+                tracing::info!(release = %name, %error, ?pause, "looks again");
+                if slot.failures >= FAILURES_UNTIL_TOLD {
+                    slot.trouble = Some(format!("waits, and tries again: {error}"));
+                }
+                slot.wake = Some(instant + pause);
+            }
+        }
+        if slot.dirty || slot.answer.is_some() {
+            self.begin(name.clone());
+        }
+    }
+
+    fn polled(&mut self, name: &ObjectName, rollout: &str, polled: Polled) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        slot.polling = false;
+        // Another rollout asks now, or none.
+        if slot.query.as_ref().is_none_or(|(query, _)| query.rollout != rollout) {
+            return;
+        }
+        slot.answer = Some(match polled {
+            Ok((reading, cursor)) => (Traffic::Read(reading), Some(cursor)),
+            Err(problem) => (Traffic::Problem(problem), None),
+        });
+        if !slot.turning {
+            self.begin(name.clone());
+        }
+    }
+
+    /// Timers that are due.
+    fn due(&mut self) {
+        let instant = Instant::now();
+        while let Some((at, name)) = self.timers.first().cloned() {
+            if at > instant {
                 return;
             }
-            continue;
-        };
-        match context.look(&release, &mut memory).await {
-            Ok(()) => memory.failures = 0,
-            Err(error) => {
-                memory.failures += 1;
-                let pause = (BACKOFF * 2u32.saturating_pow(memory.failures - 1)).min(Duration::from_secs(30));
-                tracing::info!(release = %format!("{}/{}", key.0, key.1), %error, ?pause, "looks again");
-                memory.wake_at = Some(context.now().plus(pause));
+            self.timers.remove(&(at, name.clone()));
+            let Some(slot) = self.slots.get_mut(&name) else { continue };
+            slot.timer = None;
+            if slot.next_poll.is_some_and(|at| at <= instant) {
+                self.poll(&name, instant);
             }
+            let Some(slot) = self.slots.get_mut(&name) else { continue };
+            if slot.wake.is_some_and(|at| at <= instant) && !slot.turning {
+                self.begin(name.clone());
+            }
+            self.arm(&name);
+        }
+    }
+
+    /// Asks the source, unless it still thinks about the last question, or its last answer waits to be counted.
+    fn poll(&mut self, name: &ObjectName, instant: Instant) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        let Some((query, interval)) = slot.query.clone() else {
+            slot.next_poll = None;
+            return;
+        };
+        slot.next_poll = Some(instant + interval);
+        if slot.polling || slot.answer.is_some() || slot.counting.is_some() {
+            return;
+        }
+        slot.polling = true;
+        let (source, cursor, rollout) = (self.source.clone(), slot.cursor.clone(), query.rollout.clone());
+        let task = self.tasks.spawn(async move { Did::Poll { rollout, polled: source.poll(query, cursor).await } });
+        self.names.insert(task.id(), (name.clone(), true));
+    }
+
+    /// Sets the release's one timer to whatever comes first.
+    fn arm(&mut self, name: &ObjectName) {
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        let wake = slot.wake.filter(|_| !slot.turning);
+        let next = [wake, slot.next_poll].into_iter().flatten().min();
+        if slot.timer == next {
+            return;
+        }
+        let old = std::mem::replace(&mut slot.timer, next);
+        if let Some(old) = old {
+            self.timers.remove(&(old, name.clone()));
+        }
+        if let Some(next) = next {
+            self.timers.insert((next, name.clone()));
         }
     }
 }
 
-async fn sleep_for(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
+/// The first time that all caches are filled: everyone is looked at.
+fn dirty_all(engine: &mut Engine, dirty: BTreeSet<ObjectName>) {
+    let mut all = std::mem::take(&mut engine.early);
+    all.extend(dirty);
+    all.into_iter().for_each(|name| engine.kick(name));
+}
+
+fn pause(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(LONGEST_PAUSE)
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-impl Context {
-    fn now(&self) -> Timestamp {
-        Timestamp((self.clock)().as_millisecond())
-    }
-
-    /// The release as the cache has it, or as it was last written while the cache lags behind.
-    fn release(&self, key: &Key, memory: &mut Memory) -> Option<Value> {
-        let cached = self.cluster.get(Kind::Release, &key.0, &key.1)?;
-        if let Some(written) = &memory.written {
-            if sequence(written) > sequence(&cached) && text(written, "/metadata/uid") == text(&cached, "/metadata/uid") {
-                return Some(written.clone());
-            }
-            memory.written = None;
-        }
-        Some((*cached).clone())
-    }
-
-    async fn look(&self, object: &Value, memory: &mut Memory) -> Result<(), ActError> {
-        let now = self.now();
-        let release: CanaryRelease = match serde_json::from_value(object.clone()) {
-            Ok(release) => release,
-            Err(error) => {
-                let problem = Problem { path: "spec".into(), what: format!("cannot be read: {error}") };
-                return self.say_invalid(object, &[problem], now, memory).await;
-            }
-        };
-        let plan = match plan_of(&release.spec) {
-            Ok(plan) => plan,
-            Err(problems) => return self.say_invalid(object, &problems, now, memory).await,
-        };
-        let state = match state_of(release.status.as_ref()) {
-            Ok(state) => state,
-            Err(error) => {
-                let problem = Problem { path: "status.checkpoint".into(), what: error.to_string() };
-                return self.say_invalid(object, &[problem], now, memory).await;
-            }
-        };
-        if !self.all_known() {
-            memory.wake_at = Some(now.plus(BACKOFF));
-            return Ok(());
-        }
-        let mut view = View::of(&self.cluster, object, &release.spec, state.stable.as_ref().map(|s| s.name.clone()), now);
-        view.seen.traffic = self.traffic(&plan, &state, &view, now, memory).await;
-        let now = self.now();
-        view.seen.at = now;
-        let decision = decide(&plan, &state, &view.seen, now);
-        memory.wants_traffic = decision.wants_traffic;
-        if decision.wants_traffic && memory.next_poll.is_none() {
-            memory.next_poll = Some(now);
-        }
-        memory.wake_at = decision.wake_at;
-        self.carry_out(object, &release, &plan, &state, &view, decision, memory).await
-    }
-
-    fn all_known(&self) -> bool {
-        let needed = [Kind::Release, Kind::Service, Kind::Deployment, Kind::EndpointSlice, Kind::VirtualService, Kind::DestinationRule];
-        needed.iter().all(|k| self.cluster.ready(*k))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one decision and all that it was made of")]
-    async fn carry_out(
-        &self,
-        object: &Value,
-        release: &CanaryRelease,
-        plan: &Plan,
-        state: &State,
-        view: &View,
-        decision: Decision,
-        memory: &mut Memory,
-    ) -> Result<(), ActError> {
-        let shares = plan.shares();
-        let work = Work { view, release: object, shares: &shares, now: (self.clock)() };
-        let is_route = |a: &&Action| matches!(a, Action::SetWeights { .. });
-        let (first, later): (Vec<Action>, Vec<Action>) = match decision.order {
-            Order::StateFirst => (Vec::new(), decision.actions.clone()),
-            Order::RouteFirst => decision.actions.iter().cloned().partition(|a| is_route(&a)),
-        };
-        let mut errors = self.hands.carry_out(&first, &work).await;
-        let generation = release.metadata.generation.unwrap_or(0);
-        let status = status_of(&Rendering { plan, seen: &view.seen, decision: &decision, generation, previous: release.status.as_ref(), now: view.seen.at });
-        let changed = decision.next != *state || release.status.as_ref() != Some(&status);
-        if changed {
-            let written = self.write(object, &status).await?;
-            memory.written = Some(written);
-        }
-        errors.extend(self.hands.carry_out(&later, &work).await);
-        if decision.next != *state && memory.wake_at.is_none() && !decision.actions.is_empty() {
-            // Effects come back as changes; should one have been there already, nobody would wake us.
-            memory.wake_at = Some(view.seen.at.plus(Duration::from_secs(1)));
-        }
-        errors.into_iter().next().map_or(Ok(()), Err)
-    }
-
-    async fn say_invalid(&self, object: &Value, problems: &[Problem], now: Timestamp, memory: &mut Memory) -> Result<(), ActError> {
-        memory.wants_traffic = false;
-        memory.wake_at = None;
-        let previous: Option<CanaryReleaseStatus> = object.get("status").and_then(|s| serde_json::from_value(s.clone()).ok());
-        let generation = object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
-        let status = invalid_status(problems, generation, previous.as_ref(), now);
-        if previous.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        memory.written = Some(self.write(object, &status).await?);
-        Ok(())
-    }
-
-    /// Writes the status on the very object that was looked at.
-    async fn write(&self, object: &Value, status: &CanaryReleaseStatus) -> Result<Value, ActError> {
-        let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
-        let mut patch = status_patch(status);
-        patch["metadata"] = serde_json::json!({"resourceVersion": text(object, "/metadata/resourceVersion")});
-        let api: Api<DynamicObject> = Api::namespaced_with(self.hands.client.clone(), namespace, &resource(Kind::Release, ""));
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        match api.patch_status(name, &params, &Patch::Merge(patch)).await {
-            Ok(written) => Ok(serde_json::to_value(written).unwrap_or_default()),
-            Err(kube::Error::Api(status)) if status.is_conflict() => Err(ActError::Changed(format!("CanaryRelease {namespace}/{name}"))),
-            Err(error) => Err(ActError::Api { what: format!("write the status of CanaryRelease {namespace}/{name}"), error: Box::new(error) }),
-        }
-    }
-
-    /// A reading, if one is due.
-    async fn traffic(&self, plan: &Plan, state: &State, view: &View, now: Timestamp, memory: &mut Memory) -> Traffic {
-        let Some(rollout) = state.rollout() else {
-            memory.next_poll = None;
-            memory.cursor = Cursor::default();
-            return Traffic::NotAsked;
-        };
-        if memory.rollout != rollout.uid {
-            memory.rollout.clone_from(&rollout.uid);
-            memory.cursor = Cursor::default();
-            memory.next_poll = None;
-        }
-        if memory.next_poll.is_some_and(|at| now < at) {
-            return Traffic::NotAsked;
-        }
-        memory.next_poll = Some(now.plus(plan.spec().interval));
-        let edges = plan.metrics().iter().filter_map(|m| if let Bad::SlowerThan { edge_ms } = m.bad { Some(edge_ms) } else { None });
-        let query = ArmQuery {
-            namespace: view.service.namespace.clone(),
-            service: view.service.name.clone(),
-            stable: rollout.stable.workload.clone(),
-            canary: rollout.canary.workload.clone(),
-            edges: edges.collect(),
-        };
-        let result = match &self.source {
-            Source::Proxies { port } => self.proxies.poll(&self.targets(*port), &query, &mut memory.cursor, now).await,
-            Source::Custom(source) => source.poll(&query, now).await,
-        };
-        match result {
-            Ok(reading) => Traffic::Read(reading),
-            Err(problem @ (SourceProblem::Unreachable { .. } | SourceProblem::Stale { .. } | SourceProblem::Missing { .. })) => Traffic::Problem(problem),
-        }
-    }
-
-    fn targets(&self, port: u16) -> Vec<Target> {
-        let pods = self.cluster.list(Kind::Pod, None);
-        let running = pods.iter().filter(|p| p["proxy"] == Value::Bool(true) && p["phase"] == "Running");
-        let target = |p: &Arc<Value>| {
-            let ip = p["ip"].as_str()?;
-            let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_string() };
-            let started = text(p, "/started").parse::<jiff::Timestamp>().ok().map(|t| Timestamp(t.as_millisecond()));
-            Some(Target {
-                pod: format!("{}/{}", text(p, "/metadata/namespace"), text(p, "/metadata/name")),
-                url: format!("http://{host}:{port}/stats/prometheus"),
-                started,
-            })
-        };
-        running.filter_map(target).collect()
-    }
-}
-
-/// The number of the last write that the object carries.
-fn sequence(object: &Value) -> u64 {
-    let status: Option<CanaryReleaseStatus> = object.get("status").and_then(|s| serde_json::from_value(s.clone()).ok());
-    state_of(status.as_ref()).map_or(0, |s| s.seq)
 }

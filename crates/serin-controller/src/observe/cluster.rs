@@ -1,202 +1,501 @@
-//! What the cluster holds, kept current by watches: one cache per kind, projected to what a look needs.
+//! The caches: what the watches said, indexed so that one look costs the same among ten releases or ten thousand.
 //!
-//! Deliberately reads no pod specs and polls nothing. Istio's objects stay as the JSON they came as, since patches are cut from it.
+//! Every change answers with the releases it may concern; a change that touches nothing Serin reads concerns none.
+//! Deliberately no I/O and no judgement.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
-use kube::api::{Api, ApiResource, DynamicObject};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::core::{ApiResource, DynamicObject};
 use serde_json::Value;
-use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
+use serin_core::route::host::{covers, is_wildcard};
+use serin_core::route::{Selection, ServiceName};
+use serin_core::units::ObjectName;
 
-/// The kinds that are watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// Serin's own.
-    Release,
-    /// `apps/v1`.
-    Deployment,
-    /// `v1`.
-    Service,
-    /// `discovery.k8s.io/v1`.
-    EndpointSlice,
-    /// Istio's routes.
-    VirtualService,
-    /// Istio's subsets.
-    DestinationRule,
-    /// `autoscaling/v2`.
-    Autoscaler,
-    /// Pods with a proxy, for the source that reads proxies.
-    Pod,
-}
+use super::project::{self, Autoscaler, Deployment, ProxyPod, Release, Rule, Service, Slice, VirtualService};
+use crate::kinds::Kind;
+use crate::watch::{Change, WatchEvent};
 
-/// Every kind, in the order in which their watches begin.
-pub const KINDS: [Kind; 8] = [
-    Kind::Release,
-    Kind::Service,
-    Kind::Deployment,
-    Kind::EndpointSlice,
-    Kind::VirtualService,
-    Kind::DestinationRule,
-    Kind::Autoscaler,
-    Kind::Pod,
-];
+/// Releases by name.
+pub(crate) type Dirty = BTreeSet<ObjectName>;
 
-/// Namespace and name.
-pub type Key = (String, String);
+type ByNamespace<T> = HashMap<String, BTreeMap<String, T>>;
 
-type Objects = BTreeMap<Key, Arc<Value>>;
-
+/// How far one watch has come.
 #[derive(Default)]
-struct Cache {
-    objects: Objects,
-    ready: bool,
+struct Watched {
+    /// Names that the running list has told.
+    listing: Option<HashSet<ObjectName>>,
+    /// Listed once in full, or known to be missing.
+    synced: bool,
 }
 
-/// The caches of all kinds; clones share them.
-#[derive(Clone)]
-pub struct Cluster {
-    caches: Arc<Mutex<HashMap<Kind, Cache>>>,
-    changed: broadcast::Sender<Change>,
+/// Everything that is known of the cluster.
+#[derive(Default)]
+pub(crate) struct Cluster {
+    watches: HashMap<(Kind, Option<String>), Watched>,
+    resources: HashMap<Kind, ApiResource>,
+    missing: BTreeMap<Kind, String>,
+    releases: HashMap<ObjectName, Arc<Release>>,
+    by_host: HashMap<String, BTreeSet<ObjectName>>,
+    in_namespace: HashMap<String, BTreeSet<ObjectName>>,
+    deployments: ByNamespace<Arc<Deployment>>,
+    services: HashMap<ObjectName, Arc<Service>>,
+    /// Slices by the Service's name.
+    slices: HashMap<ObjectName, BTreeMap<String, Arc<Slice>>>,
+    slice_service: HashMap<ObjectName, ObjectName>,
+    routes: HashMap<ObjectName, Arc<VirtualService>>,
+    routes_to: HashMap<String, BTreeSet<ObjectName>>,
+    routes_for: HashMap<String, BTreeSet<ObjectName>>,
+    /// VirtualServices by the delegates that they name.
+    roots_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    rules: HashMap<ObjectName, Arc<Rule>>,
+    /// By resolved host, and by pattern: patterns are few, and looked through one by one.
+    rules_for: HashMap<String, BTreeSet<ObjectName>>,
+    patterns: HashMap<String, BTreeSet<ObjectName>>,
+    /// Autoscalers by namespace and Deployment, with the kind and name of each.
+    autoscalers: HashMap<ObjectName, BTreeMap<(Kind, String), String>>,
+    scales: HashMap<(Kind, ObjectName), ObjectName>,
+    proxies: HashMap<ObjectName, ProxyPod>,
 }
 
-/// What changed: everything of a namespace is to be looked at again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The namespace; `None`: all.
-    pub namespace: Option<String>,
+/// Whether `new` may replace what is stored: resource versions grow, as far as they are numbers.
+fn not_older(old: &str, new: &str) -> bool {
+    match (old.parse::<u64>(), new.parse::<u64>()) {
+        (Ok(old), Ok(new)) => new >= old,
+        _ => true,
+    }
+}
+
+fn version_of(raw: &Value) -> &str {
+    raw.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn index<K: Clone + Eq + std::hash::Hash>(map: &mut HashMap<K, BTreeSet<ObjectName>>, keys: &[K], name: &ObjectName) {
+    for key in keys {
+        map.entry(key.clone()).or_default().insert(name.clone());
+    }
+}
+
+fn unindex<K: Clone + Eq + std::hash::Hash>(map: &mut HashMap<K, BTreeSet<ObjectName>>, keys: &[K], name: &ObjectName) {
+    for key in keys {
+        if let Some(names) = map.get_mut(key) {
+            names.remove(name);
+            if names.is_empty() {
+                map.remove(key);
+            }
+        }
+    }
 }
 
 impl Cluster {
-    /// Empty caches, and the tasks that fill them until `stop`.
-    pub fn watch(client: &kube::Client, namespace: Option<String>, istio: &str, stop: &CancellationToken) -> Self {
-        let cluster = Self { caches: Arc::default(), changed: broadcast::channel(4096).0 };
-        for kind in KINDS {
-            let (client, cluster, stop, namespace) = (client.clone(), cluster.clone(), stop.clone(), namespace.clone());
-            let resource = resource(kind, istio);
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = cluster.fill(kind, client, resource, namespace) => {}
-                    () = stop.cancelled() => {}
-                }
-            });
-        }
-        cluster
+    /// Says which watches there will be, so that `synced` knows what to wait for.
+    pub(crate) fn expect(&mut self, kind: Kind, scope: Option<String>) {
+        self.watches.entry((kind, scope)).or_default();
     }
 
-    async fn fill(&self, kind: Kind, client: kube::Client, resource: ApiResource, namespace: Option<String>) {
-        let api: Api<DynamicObject> = match &namespace {
-            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-            None => Api::all_with(client, &resource),
-        };
-        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
-        let mut fresh = Objects::new();
-        loop {
-            match events.try_next().await {
-                Ok(None) => return,
-                Err(error) => tracing::debug!(?kind, %error, "watch"),
-                Ok(Some(watcher::Event::Init)) => fresh.clear(),
-                Ok(Some(watcher::Event::InitApply(object))) => {
-                    let (key, value) = projected(kind, object);
-                    fresh.insert(key, value);
+    /// Whether every watch has listed once.
+    pub(crate) fn synced(&self) -> bool {
+        self.watches.values().all(|w| w.synced)
+    }
+
+    /// Kinds that are not served, with what to do.
+    pub(crate) fn missing(&self, kind: Kind) -> Option<&str> {
+        self.missing.get(&kind).map(String::as_str)
+    }
+
+    /// The resource by which a kind is served.
+    pub(crate) fn resource(&self, kind: Kind) -> ApiResource {
+        self.resources.get(&kind).cloned().unwrap_or_else(|| kind.builtin())
+    }
+
+    /// Takes in one event of a watch; answers with the releases that should be looked at.
+    pub(crate) fn apply(&mut self, event: WatchEvent) -> Dirty {
+        let WatchEvent { kind, scope, change } = event;
+        match change {
+            Change::Found(resource) => {
+                self.resources.insert(kind, resource);
+                if self.missing.remove(&kind).is_some() { self.all() } else { Dirty::new() }
+            }
+            Change::Missing(why) => {
+                self.watches.entry((kind, scope)).or_default().synced = true;
+                if kind.is_optional() {
+                    return Dirty::new();
                 }
-                Ok(Some(watcher::Event::InitDone)) => {
-                    let mut caches = self.lock();
-                    let cache = caches.entry(kind).or_default();
-                    cache.objects = std::mem::take(&mut fresh);
-                    cache.ready = true;
-                    drop(caches);
-                    self.tell(None);
+                if self.missing.insert(kind, why.clone()).is_none_or(|before| before != why) {
+                    tracing::warn!(?kind, "{why}");
+                    return self.all();
                 }
-                Ok(Some(watcher::Event::Apply(object))) => {
-                    let (key, value) = projected(kind, object);
-                    let namespace = key.0.clone();
-                    self.lock().entry(kind).or_default().objects.insert(key, value);
-                    self.tell(Some(namespace));
-                }
-                Ok(Some(watcher::Event::Delete(object))) => {
-                    let (key, _) = projected(kind, object);
-                    self.lock().entry(kind).or_default().objects.remove(&key);
-                    self.tell(Some(key.0));
-                }
+                Dirty::new()
+            }
+            Change::Init => {
+                self.watches.entry((kind, scope)).or_default().listing = Some(HashSet::new());
+                Dirty::new()
+            }
+            Change::Apply(object) => {
+                let watched = self.watches.entry((kind, scope)).or_default();
+                let listed = watched.listing.as_mut().map(|names| names.insert(project::name_of(&object))).is_some();
+                self.put(kind, &object, listed)
+            }
+            Change::Delete(object) => self.remove(kind, &project::name_of(&object)),
+            Change::InitDone => {
+                let watched = self.watches.entry((kind, scope.clone())).or_default();
+                watched.synced = true;
+                let listed = watched.listing.take().unwrap_or_default();
+                let gone: Vec<ObjectName> =
+                    self.names(kind).into_iter().filter(|n| scope.as_ref().is_none_or(|s| *s == n.namespace) && !listed.contains(n)).collect();
+                gone.iter().flat_map(|name| self.remove(kind, name)).collect()
             }
         }
     }
 
-    /// Whether the kind's objects have been listed.
-    pub fn ready(&self, kind: Kind) -> bool {
-        self.lock().get(&kind).is_some_and(|c| c.ready)
+    /// Takes in the answer to a write, which is newer than what the watch has told so far.
+    pub(crate) fn learn(&mut self, kind: Kind, object: &DynamicObject) {
+        self.put(kind, object, false);
     }
 
-    /// One object.
-    pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.lock().get(&kind)?.objects.get(&(namespace.to_string(), name.to_string())).cloned()
+    fn all(&self) -> Dirty {
+        self.releases.keys().cloned().collect()
     }
 
-    /// All objects of a kind in a namespace, or in all.
-    pub fn list(&self, kind: Kind, namespace: Option<&str>) -> Vec<Arc<Value>> {
-        let caches = self.lock();
-        let all = caches.get(&kind).into_iter().flat_map(|c| &c.objects);
-        all.filter(|((ns, _), _)| namespace.is_none_or(|n| n == ns)).map(|(_, o)| o.clone()).collect()
+    fn names(&self, kind: Kind) -> Vec<ObjectName> {
+        match kind {
+            Kind::Release => self.releases.keys().cloned().collect(),
+            Kind::Deployment => {
+                let of = |(ns, names): (&String, &BTreeMap<String, Arc<Deployment>>)| {
+                    names.keys().map(|name| ObjectName { namespace: ns.clone(), name: name.clone() }).collect::<Vec<_>>()
+                };
+                self.deployments.iter().flat_map(of).collect()
+            }
+            Kind::Service => self.services.keys().cloned().collect(),
+            Kind::EndpointSlice => self.slice_service.keys().cloned().collect(),
+            Kind::VirtualService => self.routes.keys().cloned().collect(),
+            Kind::DestinationRule => self.rules.keys().cloned().collect(),
+            Kind::Autoscaler | Kind::ScaledObject => self.scales.keys().filter(|(k, _)| *k == kind).map(|(_, n)| n.clone()).collect(),
+            Kind::Pod => self.proxies.keys().cloned().collect(),
+        }
     }
 
-    /// The keys of a kind.
-    pub fn keys(&self, kind: Kind) -> Vec<Key> {
-        self.lock().get(&kind).into_iter().flat_map(|c| c.objects.keys().cloned()).collect()
+    /// Stores an object. A listed one replaces whatever is stored; a watched one only what is not newer.
+    fn put(&mut self, kind: Kind, object: &DynamicObject, listed: bool) -> Dirty {
+        let name = project::name_of(object);
+        match kind {
+            Kind::Release => self.put_release(name, project::release(object), listed),
+            Kind::Deployment => self.put_deployment(&name, project::deployment(object)),
+            Kind::Service => {
+                let new = Arc::new(project::service(object));
+                if self.services.get(&name).is_some_and(|old| *old == new) {
+                    return Dirty::new();
+                }
+                self.services.insert(name.clone(), new);
+                self.of_service(&name)
+            }
+            Kind::EndpointSlice => match project::slice(object) {
+                Some(slice) => self.put_slice(name, slice),
+                None => self.remove(kind, &name),
+            },
+            Kind::VirtualService => self.put_route(name, project::virtual_service(object), listed),
+            Kind::DestinationRule => self.put_rule(name, project::rule(object), listed),
+            Kind::Autoscaler | Kind::ScaledObject => match project::autoscaler(object) {
+                Some(autoscaler) => self.put_autoscaler(kind, name, autoscaler),
+                None => self.remove(kind, &name),
+            },
+            Kind::Pod => {
+                match project::proxy_pod(object) {
+                    Some(pod) => self.proxies.insert(name, pod),
+                    None => self.proxies.remove(&name),
+                };
+                Dirty::new()
+            }
+        }
     }
 
-    /// Changes from now on.
-    pub fn changes(&self) -> broadcast::Receiver<Change> {
-        self.changed.subscribe()
+    fn remove(&mut self, kind: Kind, name: &ObjectName) -> Dirty {
+        match kind {
+            Kind::Release => {
+                let Some(old) = self.releases.remove(name) else { return Dirty::new() };
+                let host = host_of(&old);
+                unindex(&mut self.by_host, std::slice::from_ref(&host), name);
+                unindex(&mut self.in_namespace, std::slice::from_ref(&name.namespace), name);
+                // Itself too, so that whoever keeps anything for it lets it go.
+                self.of_host(&host).into_iter().chain([name.clone()]).collect()
+            }
+            Kind::Deployment => {
+                let Some(old) = self.deployments.get_mut(&name.namespace).and_then(|d| d.remove(&name.name)) else { return Dirty::new() };
+                self.of_pods(&name.namespace, &[&old.labels])
+            }
+            Kind::Service => {
+                self.services.remove(name);
+                self.of_service(name)
+            }
+            Kind::EndpointSlice => {
+                let Some(service) = self.slice_service.remove(name) else { return Dirty::new() };
+                if let Some(slices) = self.slices.get_mut(&service) {
+                    slices.remove(&name.name);
+                    if slices.is_empty() {
+                        self.slices.remove(&service);
+                    }
+                }
+                self.of_service(&service)
+            }
+            Kind::VirtualService => {
+                let Some(old) = self.routes.remove(name) else { return Dirty::new() };
+                self.forget_route(name, &old);
+                self.of_route(name, &[&old])
+            }
+            Kind::DestinationRule => {
+                let Some(old) = self.rules.remove(name) else { return Dirty::new() };
+                unindex(self.rule_index(&old.host), std::slice::from_ref(&old.host), name);
+                self.of_rule(&[&old.host])
+            }
+            Kind::Autoscaler | Kind::ScaledObject => {
+                let Some(deployment) = self.scales.remove(&(kind, name.clone())) else { return Dirty::new() };
+                if let Some(scalers) = self.autoscalers.get_mut(&deployment) {
+                    scalers.remove(&(kind, name.name.clone()));
+                    if scalers.is_empty() {
+                        self.autoscalers.remove(&deployment);
+                    }
+                }
+                self.of_deployment(&deployment)
+            }
+            Kind::Pod => {
+                self.proxies.remove(name);
+                Dirty::new()
+            }
+        }
     }
 
-    fn tell(&self, namespace: Option<String>) {
-        // Nobody listening is no error.
-        let _ = self.changed.send(Change { namespace });
+    fn put_release(&mut self, name: ObjectName, new: Release, listed: bool) -> Dirty {
+        let old = self.releases.get(&name).cloned();
+        if let Some(old) = &old {
+            let same_object = old.uid == new.uid;
+            if same_object && (old.resource_version == new.resource_version || (!listed && !not_older(&old.resource_version, &new.resource_version))) {
+                return Dirty::new();
+            }
+            unindex(&mut self.by_host, &[host_of(old)], &name);
+        }
+        let mut dirty = Dirty::from([name.clone()]);
+        // Who else wants the service has to learn of it; a mere status is nobody else's business.
+        let moved = old.as_ref().is_none_or(|o| o.service != new.service || o.deleting != new.deleting || o.uid != new.uid);
+        if moved {
+            dirty.extend(old.as_ref().map(|o| self.of_host(&host_of(o))).unwrap_or_default());
+            dirty.extend(self.of_host(&host_of(&new)));
+        }
+        index(&mut self.by_host, &[host_of(&new)], &name);
+        index(&mut self.in_namespace, std::slice::from_ref(&name.namespace), &name);
+        self.releases.insert(name, Arc::new(new));
+        dirty
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Kind, Cache>> {
-        self.caches.lock().unwrap_or_else(PoisonError::into_inner)
+    fn put_deployment(&mut self, name: &ObjectName, new: Deployment) -> Dirty {
+        let deployments = self.deployments.entry(name.namespace.clone()).or_default();
+        let new = Arc::new(new);
+        let old = deployments.insert(name.name.clone(), new.clone());
+        match old {
+            Some(old) if old == new => Dirty::new(),
+            Some(old) => self.of_pods(&name.namespace, &[&old.labels, &new.labels]),
+            None => self.of_pods(&name.namespace, &[&new.labels]),
+        }
     }
-}
 
-/// Where a kind is served.
-pub fn resource(kind: Kind, istio: &str) -> ApiResource {
-    let (group, version, kind, plural) = match kind {
-        Kind::Release => (serin_api::names::GROUP, serin_api::names::VERSION, serin_api::names::KIND, serin_api::names::PLURAL),
-        Kind::Deployment => ("apps", "v1", "Deployment", "deployments"),
-        Kind::Service => ("", "v1", "Service", "services"),
-        Kind::EndpointSlice => ("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"),
-        Kind::VirtualService => ("networking.istio.io", istio, "VirtualService", "virtualservices"),
-        Kind::DestinationRule => ("networking.istio.io", istio, "DestinationRule", "destinationrules"),
-        Kind::Autoscaler => ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
-        Kind::Pod => ("", "v1", "Pod", "pods"),
-    };
-    let api_version = if group.is_empty() { version.to_string() } else { format!("{group}/{version}") };
-    ApiResource { group: group.into(), version: version.into(), api_version, kind: kind.into(), plural: plural.into() }
-}
-
-/// What is kept of an object: the route's managed fields, and of pods only name, address and phase.
-fn projected(kind: Kind, object: DynamicObject) -> (Key, Arc<Value>) {
-    let key = (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default());
-    let mut value = serde_json::to_value(object).unwrap_or_default();
-    let keeps_managers = matches!(kind, Kind::VirtualService | Kind::Deployment);
-    if !keeps_managers && let Some(Value::Object(metadata)) = value.get_mut("metadata") {
-        metadata.remove("managedFields");
+    fn put_slice(&mut self, name: ObjectName, new: Slice) -> Dirty {
+        let service = ObjectName { namespace: name.namespace.clone(), name: new.service.clone() };
+        let moved = self.slice_service.get(&name).filter(|old| **old != service).cloned();
+        let mut dirty = moved.map(|_| self.remove(Kind::EndpointSlice, &name)).unwrap_or_default();
+        let new = Arc::new(new);
+        let old = self.slices.entry(service.clone()).or_default().insert(name.name.clone(), new.clone());
+        self.slice_service.insert(name, service.clone());
+        if old.is_none_or(|old| old != new) {
+            dirty.extend(self.of_service(&service));
+        }
+        dirty
     }
-    if kind == Kind::Pod {
-        let names = |list: &str| {
-            let containers = value.pointer(&format!("/spec/{list}")).and_then(Value::as_array).into_iter().flatten();
-            containers.filter_map(|c| c["name"].as_str()).any(|n| n == "istio-proxy")
+
+    fn put_route(&mut self, name: ObjectName, new: VirtualService, listed: bool) -> Dirty {
+        let old = self.routes.get(&name).cloned();
+        if let Some(old) = &old {
+            if !listed && !not_older(version_of(&old.raw), version_of(&new.raw)) || old.raw == new.raw {
+                return Dirty::new();
+            }
+            self.forget_route(&name, old);
+        }
+        index(&mut self.routes_to, &new.destinations, &name);
+        index(&mut self.routes_for, &new.hosts, &name);
+        index(&mut self.roots_of, &new.delegates, &name);
+        let new = Arc::new(new);
+        self.routes.insert(name.clone(), new.clone());
+        match &old {
+            Some(old) => self.of_route(&name, &[old, &new]),
+            None => self.of_route(&name, &[&new]),
+        }
+    }
+
+    fn forget_route(&mut self, name: &ObjectName, old: &VirtualService) {
+        unindex(&mut self.routes_to, &old.destinations, name);
+        unindex(&mut self.routes_for, &old.hosts, name);
+        unindex(&mut self.roots_of, &old.delegates, name);
+    }
+
+    fn put_rule(&mut self, name: ObjectName, new: Rule, listed: bool) -> Dirty {
+        let old = self.rules.get(&name).cloned();
+        if let Some(old) = &old {
+            if !listed && !not_older(version_of(&old.raw), version_of(&new.raw)) || old.raw == new.raw {
+                return Dirty::new();
+            }
+            unindex(self.rule_index(&old.host), std::slice::from_ref(&old.host), &name);
+        }
+        index(self.rule_index(&new.host), std::slice::from_ref(&new.host), &name);
+        let host = new.host.clone();
+        self.rules.insert(name, Arc::new(new));
+        match &old {
+            Some(old) => self.of_rule(&[&old.host, &host]),
+            None => self.of_rule(&[&host]),
+        }
+    }
+
+    fn put_autoscaler(&mut self, kind: Kind, name: ObjectName, new: Autoscaler) -> Dirty {
+        let deployment = ObjectName { namespace: name.namespace.clone(), name: new.deployment };
+        let moved = self.scales.get(&(kind, name.clone())).is_some_and(|old| *old != deployment);
+        let mut dirty = if moved { self.remove(kind, &name) } else { Dirty::new() };
+        let known = self.scales.insert((kind, name.clone()), deployment.clone()).is_some();
+        self.autoscalers.entry(deployment.clone()).or_default().insert((kind, name.name), new.label);
+        if !known {
+            dirty.extend(self.of_deployment(&deployment));
+        }
+        dirty
+    }
+
+    fn rule_index(&mut self, host: &str) -> &mut HashMap<String, BTreeSet<ObjectName>> {
+        if is_wildcard(host) { &mut self.patterns } else { &mut self.rules_for }
+    }
+
+    fn of_host(&self, host: &str) -> Dirty {
+        self.by_host.get(host).cloned().unwrap_or_default()
+    }
+
+    fn of_service(&self, service: &ObjectName) -> Dirty {
+        self.of_host(&ServiceName::new(&service.name, &service.namespace).fqdn())
+    }
+
+    /// Releases whose service selects pods with any of these sets of labels.
+    fn of_pods(&self, namespace: &str, labels: &[&project::Labels]) -> Dirty {
+        let selects = |(name, service): (&ObjectName, &Arc<Service>)| {
+            let chosen = labels.iter().any(|l| selects(&service.selector, l));
+            chosen.then(|| self.of_service(name))
         };
-        let proxy = names("containers") || names("initContainers");
-        value = serde_json::json!({
-            "metadata": {"name": value["metadata"]["name"], "namespace": value["metadata"]["namespace"]},
-            "proxy": proxy, "ip": value["status"]["podIP"], "phase": value["status"]["phase"], "started": value["status"]["startTime"],
-        });
+        // A namespace has few releases; its services are found through them.
+        let hosts = self.releases_in(namespace);
+        let services: BTreeSet<ObjectName> = hosts.map(|r| ObjectName { namespace: namespace.to_owned(), name: r.service.clone() }).collect();
+        services.iter().filter_map(|name| self.services.get_key_value(name)).filter_map(selects).flatten().collect()
     }
-    (key, Arc::new(value))
+
+    fn releases_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Release>> {
+        self.in_namespace.get(namespace).into_iter().flatten().filter_map(|name| self.releases.get(name))
+    }
+
+    fn of_deployment(&self, deployment: &ObjectName) -> Dirty {
+        let found = self.deployments.get(&deployment.namespace).and_then(|d| d.get(&deployment.name));
+        found.map(|d| self.of_pods(&deployment.namespace, &[&d.labels])).unwrap_or_default()
+    }
+
+    fn of_route(&self, name: &ObjectName, routes: &[&VirtualService]) -> Dirty {
+        let hosts = routes.iter().flat_map(|r| r.hosts.iter().chain(&r.destinations));
+        let named = self.releases_in(&name.namespace).filter(|r| r.named_routes.contains(&name.name)).map(|r| r.name.clone());
+        let mut dirty: Dirty = hosts.flat_map(|host| self.of_host(host)).chain(named).collect();
+        // Whoever works on a delegate wants to know of its roots.
+        for delegate in routes.iter().flat_map(|r| &r.delegates).filter_map(|name| self.routes.get(name)) {
+            dirty.extend(delegate.destinations.iter().flat_map(|host| self.of_host(host)));
+        }
+        // Two VirtualServices for one host concern whoever works on the other one.
+        for other in routes.iter().flat_map(|r| &r.hosts).filter_map(|host| self.routes_for.get(host)).flatten().filter(|other| *other != name) {
+            if let Some(other) = self.routes.get(other) {
+                dirty.extend(other.destinations.iter().flat_map(|host| self.of_host(host)));
+            }
+        }
+        dirty
+    }
+
+    fn of_rule(&self, hosts: &[&String]) -> Dirty {
+        let mut dirty = Dirty::new();
+        for host in hosts {
+            if is_wildcard(host) {
+                dirty.extend(self.by_host.iter().filter(|(fqdn, _)| covers(host, fqdn)).flat_map(|(_, names)| names.iter().cloned()));
+            } else {
+                dirty.extend(self.of_host(host));
+            }
+        }
+        dirty
+    }
+
+    // What a look reads.
+
+    pub(crate) fn release(&self, name: &ObjectName) -> Option<Arc<Release>> {
+        self.releases.get(name).cloned()
+    }
+
+    pub(crate) fn release_count(&self) -> usize {
+        self.releases.len()
+    }
+
+    /// All releases of one service.
+    pub(crate) fn rivals(&self, host: &str) -> impl Iterator<Item = &Arc<Release>> {
+        self.by_host.get(host).into_iter().flatten().filter_map(|name| self.releases.get(name))
+    }
+
+    pub(crate) fn service(&self, name: &ObjectName) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    pub(crate) fn deployments(&self, namespace: &str) -> impl Iterator<Item = (&String, &Arc<Deployment>)> {
+        self.deployments.get(namespace).into_iter().flatten()
+    }
+
+    /// Names of the pods that receive the service's requests, each once: dual-stack services have two slices per pod.
+    pub(crate) fn endpoints(&self, service: &ObjectName) -> BTreeSet<&str> {
+        self.slices.get(service).into_iter().flat_map(BTreeMap::values).flat_map(|s| s.pods.iter().map(AsRef::as_ref)).collect()
+    }
+
+    /// The autoscaler of a Deployment, as a person calls it.
+    pub(crate) fn autoscaler(&self, deployment: &ObjectName) -> Option<&str> {
+        self.autoscalers.get(deployment).and_then(|a| a.values().next_back()).map(String::as_str)
+    }
+
+    /// VirtualServices that matter to a service: those that send to it (also by a name that Istio does not understand), those that
+    /// are named, whoever delegates to them, and whoever shares a host with any of these.
+    pub(crate) fn network_routes(&self, service: &ServiceName, named: &[Selection]) -> Vec<Arc<Value>> {
+        let short = format!("{}.{}", service.name, service.namespace);
+        let written = [service.fqdn(), format!("{short}.svc"), short];
+        let mut names: BTreeSet<&ObjectName> = written.iter().filter_map(|host| self.routes_to.get(host)).flatten().collect();
+        for selection in named {
+            let name = ObjectName { namespace: service.namespace.clone(), name: selection.name.clone() };
+            names.extend(self.routes.get_key_value(&name).map(|(name, _)| name));
+        }
+        let delegates: Vec<&ObjectName> = names.iter().filter(|n| self.routes.get(**n).is_some_and(|vs| vs.hosts.is_empty())).copied().collect();
+        names.extend(delegates.iter().filter_map(|name| self.roots_of.get(*name)).flatten());
+        let sharing: Vec<&ObjectName> = names.iter().filter_map(|n| self.routes.get(*n)).flat_map(|vs| &vs.hosts).filter_map(|host| self.routes_for.get(host)).flatten().collect();
+        names.extend(sharing);
+        names.into_iter().filter_map(|name| self.routes.get(name)).map(|vs| vs.raw.clone()).collect()
+    }
+
+    /// DestinationRules whose host is, or covers, this one.
+    pub(crate) fn rules(&self, host: &str) -> Vec<&Arc<Rule>> {
+        let exact = self.rules_for.get(host).into_iter().flatten();
+        let patterns = self.patterns.iter().filter(|(pattern, _)| covers(pattern, host)).flat_map(|(_, names)| names);
+        exact.chain(patterns).filter_map(|name| self.rules.get(name)).collect()
+    }
+
+    /// Pods whose proxy answers.
+    pub(crate) fn proxies(&self) -> &HashMap<ObjectName, ProxyPod> {
+        &self.proxies
+    }
+}
+
+/// The service's full name.
+pub(crate) fn host_of(release: &Release) -> String {
+    ServiceName::new(&release.service, &release.name.namespace).fqdn()
+}
+
+/// Whether a Service's selector takes pods with these labels. An empty selector takes none: its endpoints are somebody's own.
+pub(crate) fn selects(selector: &project::Labels, labels: &project::Labels) -> bool {
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

@@ -1,9 +1,13 @@
-//! From cluster and metrics to one `Observation`. Deliberately decides nothing and writes nothing.
+//! What is seen: caches of the cluster (`project`, `hash`, `cluster`), one `Observation` made of them (`seen`), and what the
+//! sources of metrics counted (`source`, `exposition`, `increments`, `proxies`).
 //!
-//! Reading order: `cluster` (caches kept by watches), `view` (one release's part of them), `proxies` (the source that reads Istio's
-//! proxies) with `exposition` (their text).
+//! Deliberately writes nothing.
 
 pub mod cluster;
 pub mod exposition;
+mod hash;
+pub mod increments;
+pub(crate) mod project;
 pub mod proxies;
-pub mod view;
+pub(crate) mod seen;
+pub mod source;

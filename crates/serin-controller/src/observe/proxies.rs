@@ -1,157 +1,173 @@
-//! Reads Istio's proxies themselves: exact increases of what the callers' side counted.
+//! The source that reads Istio's proxies themselves: what the callers' side counted, at `podIP:15090/stats/prometheus`.
 //!
-//! Each series is differenced on its own before anything is summed; what cannot be matched with the reading before is dropped,
-//! never counted twice. Deliberately keeps nothing on disk: a restart drops the gap.
+//! All rollouts share one reading of all proxies, as long as it is fresh enough for each. Deliberately keeps nothing on disk, and
+//! nothing between readings but the last one: a restart drops the gap.
 
 use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use serin_core::observe::{ArmCounts, Reading, SourceProblem};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use serin_core::observe::SourceProblem;
 use serin_core::units::Timestamp;
+use tokio::sync::Mutex;
 
-use super::exposition::{Sample, samples};
+use super::cluster::Cluster;
+use super::increments::{Page, Snapshot, difference};
+use super::source::{ArmQuery, Cursor, MetricSource, Polled, beginning};
+use crate::config::{Clock, now};
 
 /// Above this a reading would cost more than a Prometheus.
 pub const MOST_TARGETS: usize = 200;
+/// One proxy's answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
-const REQUESTS: &str = "istio_requests_total";
-const DURATION_BUCKET: &str = "istio_request_duration_milliseconds_bucket";
-const DURATION_COUNT: &str = "istio_request_duration_milliseconds_count";
-
-/// What is asked of a source.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ArmQuery {
-    /// Namespace of service and workloads.
-    pub namespace: String,
-    /// The Service.
-    pub service: String,
-    /// Stable's Deployment.
-    pub stable: String,
-    /// The canary's Deployment.
-    pub canary: String,
-    /// Bucket edges, in milliseconds, whose slower requests are wanted.
-    pub edges: Vec<f64>,
-}
+/// Proxies that are read at once.
+const AT_ONCE: usize = 64;
+/// A page is tens to hundreds of kilobytes; this bounds what one proxy can make us hold.
+const LARGEST_PAGE: usize = 32 << 20;
 
 /// One proxy to read.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
-    /// Names it over restarts of the reader: namespace and pod.
-    pub pod: String,
-    /// `http://IP:15090/stats/prometheus`.
-    pub url: String,
-    /// When the pod started, if it is known.
-    pub started: Option<Timestamp>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    pod: String,
+    url: String,
+    started: Option<Timestamp>,
 }
 
-type Series = HashMap<Box<str>, f64>;
-
-/// What was read last: per proxy its series, and when.
-#[derive(Default)]
-pub struct Cursor {
-    targets: HashMap<Target, Series>,
-    at: Option<Timestamp>,
+/// The last reading, or why there is none.
+struct Last {
+    at: Timestamp,
+    outcome: Result<(), SourceProblem>,
+    snapshot: Option<Arc<Snapshot>>,
 }
 
-/// Plain HTTP to the proxies; a proxy of the environment is never asked, as pods are not behind it.
-#[derive(Clone)]
+/// See the module.
 pub struct Proxies {
-    client: hyper_util::client::legacy::Client<hyper_util::client::legacy::connect::HttpConnector, http_body_util::Empty<bytes::Bytes>>,
-}
-
-impl Default for Proxies {
-    fn default() -> Self {
-        let mut connector = hyper_util::client::legacy::connect::HttpConnector::new();
-        connector.set_connect_timeout(Some(TIMEOUT));
-        let mut client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new());
-        Self { client: client.pool_idle_timeout(Duration::from_secs(30)).build(connector) }
-    }
+    cluster: Arc<RwLock<Cluster>>,
+    clock: Clock,
+    port: u16,
+    client: Client<HttpConnector, Empty<bytes::Bytes>>,
+    last: Mutex<Option<Last>>,
 }
 
 impl Proxies {
-    /// Reads every target once. The increases since the cursor, and the new cursor.
-    ///
-    /// # Errors
-    /// No target, too many, none that answers, or an edge that the histogram lacks. The cursor stays as it was.
-    pub async fn poll(&self, targets: &[Target], query: &ArmQuery, cursor: &mut Cursor, now: Timestamp) -> Result<Reading, SourceProblem> {
+    /// Reads the proxies of all pods that `cluster` knows. Plain HTTP, and never through a proxy of the environment, as pods are
+    /// not behind it.
+    pub(crate) fn new(cluster: Arc<RwLock<Cluster>>, clock: Clock, port: u16) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(TIMEOUT));
+        let mut client = Client::builder(hyper_util::rt::TokioExecutor::new());
+        let client = client.pool_timer(hyper_util::rt::TokioTimer::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector);
+        Self { cluster, clock, port, client, last: Mutex::new(None) }
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        let cluster = self.cluster.read().unwrap_or_else(PoisonError::into_inner);
+        let target = |(name, pod): (&serin_core::units::ObjectName, &super::project::ProxyPod)| {
+            let host = if pod.ip.contains(':') { format!("[{}]", pod.ip) } else { pod.ip.clone() };
+            Target { pod: name.to_string(), url: format!("http://{host}:{}/stats/prometheus", self.port), started: pod.started }
+        };
+        let mut targets: Vec<Target> = cluster.proxies().iter().map(target).collect();
+        // Several names for one proxy are one proxy.
+        targets.sort_by(|a, b| (&a.url, &a.pod).cmp(&(&b.url, &b.pod)));
+        targets.dedup_by(|a, b| a.url == b.url);
+        targets
+    }
+
+    /// A snapshot that is at most half an interval old. Who asks while one is being made waits for that one.
+    async fn snapshot(&self, query: &ArmQuery) -> Result<Arc<Snapshot>, SourceProblem> {
+        let mut last = self.last.lock().await;
+        let instant = now(&self.clock);
+        if let Some(last) = &*last
+            && instant.since(last.at) < query.interval / 2
+        {
+            return last.outcome.clone().and_then(|()| last.snapshot.clone().ok_or(SourceProblem::Missing { what: "no reading yet".into() }));
+        }
+        let before = last.as_ref().and_then(|l| l.snapshot.clone());
+        let made = self.scrape(before.as_deref(), query).await;
+        let (outcome, snapshot) = match made {
+            Ok(snapshot) => (Ok(()), Some(Arc::new(snapshot))),
+            // The last one stays: what comes next is counted from there.
+            Err(problem) => (Err(problem), before),
+        };
+        *last = Some(Last { at: now(&self.clock), outcome: outcome.clone(), snapshot: snapshot.clone() });
+        outcome.and_then(|()| snapshot.ok_or(SourceProblem::Missing { what: "no reading yet".into() }))
+    }
+
+    async fn scrape(&self, before: Option<&Snapshot>, query: &ArmQuery) -> Result<Snapshot, SourceProblem> {
+        let targets = self.targets();
         if targets.is_empty() {
-            let what = format!("no running pod with an istio-proxy container calls {}: requests are counted at the callers' proxies", query.service);
+            let what = format!(
+                "no running pod has an istio-proxy container, and requests to {} are counted at the proxies of its callers: turn injection on for them, or use Prometheus",
+                query.service.name
+            );
             return Err(SourceProblem::Missing { what });
         }
         if targets.len() > MOST_TARGETS {
-            let what = format!("{} proxies would have to be read, {MOST_TARGETS} at most: use Prometheus", targets.len());
+            let what = format!("{} proxies would have to be read, and {MOST_TARGETS} are the most: use Prometheus as the source", targets.len());
             return Err(SourceProblem::Missing { what });
         }
-        let mut reads: FuturesUnordered<_> = targets.iter().map(|t| async move { (t, self.fetch(&t.url).await) }).collect();
-        let mut texts = Vec::new();
-        let mut failure = None;
-        while let Some((target, result)) = reads.next().await {
-            match result {
-                Ok(text) => texts.push((target.clone(), text)),
-                Err(why) => failure = Some(format!("{}: {why}", target.url)),
-            }
-        }
-        // One proxy that does not answer takes its requests with it; its next answer brings them.
-        if let (Some(what), true) = (failure, texts.is_empty()) {
-            return Err(SourceProblem::Unreachable { what });
-        }
-        self.difference(&texts, query, cursor, now)
-    }
-
-    fn difference(&self, texts: &[(Target, String)], query: &ArmQuery, cursor: &mut Cursor, now: Timestamp) -> Result<Reading, SourceProblem> {
-        let mut tally = Tally::new(query);
-        let mut read = HashMap::new();
-        for (target, text) in texts {
-            let before = cursor.targets.get(target);
-            // A proxy that started since the last reading has counted nothing that was not ours.
-            let began_since = cursor.at.is_some_and(|at| target.started.is_some_and(|s| s >= at));
-            let mut series = Series::new();
-            for sample in samples(text, |n| matches!(n, REQUESTS | DURATION_BUCKET | DURATION_COUNT)) {
-                if sample.label("reporter") != "source" || !sample.value.is_finite() {
-                    continue;
+        let reads = stream::iter(targets).map(|target| async move {
+            let text = self.fetch(&target.url).await;
+            (target, text)
+        });
+        let mut reads = reads.buffer_unordered(AT_ONCE);
+        let mut pages = HashMap::new();
+        let (mut answered, mut failure) = (0, None);
+        while let Some((target, text)) = reads.next().await {
+            let old = before.and_then(|b| b.pages.get(&target.pod)).cloned();
+            match text {
+                Ok(text) => {
+                    answered += 1;
+                    pages.insert(target.pod, Arc::new(Page::read(&text, target.started, old.as_deref())));
                 }
-                let id = identity(&sample);
-                let increase = match before {
-                    // New to us: what it counted before is not known to be ours.
-                    None if !began_since => 0.0,
-                    None => sample.value,
-                    Some(before) => match before.get(id.as_str()) {
-                        Some(old) if sample.value >= *old => sample.value - old,
-                        // A new series of a known proxy counts from 0, and so does one that began again.
-                        Some(_) | None => sample.value,
-                    },
-                };
-                series.insert(id.into(), sample.value);
-                tally.add(&sample, increase);
+                // One proxy that does not answer takes its requests with it; its next answer brings them.
+                Err(why) => {
+                    tracing::debug!(url = %target.url, %why, "a proxy did not answer");
+                    failure = Some(format!("{}: {why}", target.url));
+                    old.map(|old| pages.insert(target.pod, old));
+                }
             }
-            read.insert(target.clone(), series);
         }
-        if let Some(what) = tally.missing_edge() {
-            return Err(SourceProblem::Missing { what });
+        match failure {
+            Some(what) if answered == 0 => Err(SourceProblem::Unreachable { what }),
+            Some(_) | None => Ok(Snapshot { at: now(&self.clock), pages }),
         }
-        let from = cursor.at.unwrap_or(now);
-        // A target that did not answer keeps its last reading, so that its next one is a bigger batch and not a new series.
-        for (target, series) in read {
-            cursor.targets.insert(target, series);
-        }
-        cursor.at = Some(now);
-        Ok(tally.reading(from, now))
     }
 
     async fn fetch(&self, url: &str) -> Result<String, String> {
-        use http_body_util::BodyExt;
         let uri: http::Uri = url.parse().map_err(|e| format!("{e}"))?;
         let read = async {
             let response = self.client.get(uri).await.map_err(|e| root(&e))?;
             if !response.status().is_success() {
                 return Err(format!("HTTP {}", response.status()));
             }
-            let body = response.into_body().collect().await.map_err(|e| root(&e))?;
-            String::from_utf8(body.to_bytes().to_vec()).map_err(|_| "the answer is no text".to_string())
+            let body = Limited::new(response.into_body(), LARGEST_PAGE).collect().await.map_err(|e| root(&*e))?;
+            String::from_utf8(body.to_bytes().to_vec()).map_err(|_| "the answer is no text".to_owned())
         };
         tokio::time::timeout(TIMEOUT, read).await.unwrap_or_else(|_| Err(format!("no answer within {} s", TIMEOUT.as_secs())))
+    }
+}
+
+impl MetricSource for Proxies {
+    fn poll(&self, query: ArmQuery, cursor: Option<Cursor>) -> BoxFuture<'_, Polled> {
+        async move {
+            let after = self.snapshot(&query).await?;
+            let reading = match cursor.and_then(|c| c.get::<Arc<Snapshot>>()) {
+                Some(before) => difference(&before, &after, &query)?,
+                None => {
+                    // An edge that nobody has is better said before the first step than in it.
+                    difference(&after, &after, &query)?;
+                    beginning(after.at, &query.edges)
+                }
+            };
+            Ok((reading, Cursor::new(after)))
+        }
+        .boxed()
     }
 }
 
@@ -162,130 +178,4 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
         cause = inner;
     }
     cause.to_string()
-}
-
-fn identity(sample: &Sample) -> String {
-    let mut id = sample.name.clone();
-    for (name, value) in &sample.labels {
-        id.push('\u{1}');
-        id.push_str(name);
-        id.push('\u{2}');
-        id.push_str(value);
-    }
-    id
-}
-
-/// Sums of increases, by arm.
-struct Tally<'q> {
-    query: &'q ArmQuery,
-    stable: Arm,
-    canary: Arm,
-    no_healthy_upstream: f64,
-    no_cluster: f64,
-    edges_seen: std::collections::BTreeSet<String>,
-}
-
-#[derive(Default)]
-struct Arm {
-    n: f64,
-    errors: f64,
-    timed: f64,
-    within: Vec<f64>,
-}
-
-impl<'q> Tally<'q> {
-    fn new(query: &'q ArmQuery) -> Self {
-        let arm = || Arm { within: vec![0.0; query.edges.len()], ..Arm::default() };
-        Self { query, stable: arm(), canary: arm(), no_healthy_upstream: 0.0, no_cluster: 0.0, edges_seen: Default::default() }
-    }
-
-    fn add(&mut self, sample: &Sample, increase: f64) {
-        if sample.name == DURATION_BUCKET && sample.label("le") != "+Inf" && !self.edges_seen.contains(sample.label("le")) {
-            self.edges_seen.insert(sample.label("le").to_string());
-        }
-        let workload = sample.label("destination_workload");
-        let same_namespace = sample.label("destination_workload_namespace") == self.query.namespace;
-        let arm = match workload {
-            w if same_namespace && w == self.query.stable => &mut self.stable,
-            w if same_namespace && w == self.query.canary => &mut self.canary,
-            _ => {
-                self.add_unknown(sample, increase);
-                return;
-            }
-        };
-        match sample.name.as_str() {
-            REQUESTS => {
-                arm.n += increase;
-                arm.errors += if failed(sample) { increase } else { 0.0 };
-            }
-            DURATION_COUNT => arm.timed += increase,
-            _ => {
-                let le: f64 = sample.label("le").parse().unwrap_or(f64::NAN);
-                for (edge, within) in self.query.edges.iter().zip(&mut arm.within) {
-                    if le == *edge {
-                        *within += increase;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Requests that reached no version: only the service is known.
-    fn add_unknown(&mut self, sample: &Sample, increase: f64) {
-        if sample.name != REQUESTS || !self.for_service(sample) {
-            return;
-        }
-        let flags = sample.label("response_flags");
-        if flags.split(',').any(|f| f == "UH") {
-            self.no_healthy_upstream += increase;
-        } else if flags.split(',').any(|f| f == "NC") {
-            self.no_cluster += increase;
-        }
-    }
-
-    fn for_service(&self, sample: &Sample) -> bool {
-        let ArmQuery { service, namespace, .. } = self.query;
-        if sample.label("destination_service_name") == service {
-            return sample.label("destination_service_namespace") == namespace || sample.label("destination_service_namespace") == "unknown";
-        }
-        let host = sample.label("destination_service");
-        host == service || host.strip_prefix(service.as_str()).is_some_and(|rest| rest.starts_with(&format!(".{namespace}")))
-    }
-
-    fn missing_edge(&self) -> Option<String> {
-        if self.edges_seen.is_empty() {
-            return None;
-        }
-        let has = |edge: &f64| self.edges_seen.iter().any(|e| e.parse::<f64>().is_ok_and(|e| e == *edge));
-        let lacks = self.query.edges.iter().find(|e| !has(e))?;
-        let mut edges: Vec<f64> = self.edges_seen.iter().filter_map(|e| e.parse().ok()).collect();
-        edges.sort_by(f64::total_cmp);
-        let edges: Vec<String> = edges.iter().map(ToString::to_string).collect();
-        Some(format!("the proxies' histogram has no edge at {lacks} ms, so nobody can tell which requests were slower; its edges are {} ms", edges.join(", ")))
-    }
-
-    fn reading(self, from: Timestamp, to: Timestamp) -> Reading {
-        let edges = &self.query.edges;
-        let counts = |arm: Arm| {
-            // A request is timed when it is counted; between two scrapes of one page they agree.
-            let slower = edges.iter().zip(&arm.within).map(|(edge, within)| (*edge, (arm.timed - within).clamp(0.0, arm.n))).collect();
-            ArmCounts { n: arm.n, errors: arm.errors.min(arm.n), slower }
-        };
-        Reading {
-            from,
-            to,
-            stable: counts(self.stable),
-            canary: counts(self.canary),
-            history: Vec::new(),
-            no_healthy_upstream: self.no_healthy_upstream,
-            no_cluster: self.no_cluster,
-        }
-    }
-}
-
-/// HTTP 5xx, or a gRPC status other than 0 (a gRPC failure is HTTP 200; `docs/istio.md`, section 4).
-fn failed(sample: &Sample) -> bool {
-    let grpc = sample.label("grpc_response_status");
-    let grpc_failed = sample.label("request_protocol") == "grpc" && !matches!(grpc, "" | "0" | "OK");
-    grpc_failed || (sample.label("response_code").len() == 3 && sample.label("response_code").starts_with('5'))
 }

@@ -1,0 +1,53 @@
+//! What the controller is told at its start. Deliberately reads no environment and no files: the binary does.
+
+use std::sync::Arc;
+
+use serin_core::units::Timestamp;
+
+use crate::observe::source::MetricSource;
+
+/// Reads the wall clock. Handed in, so that hours pass in a test without waiting; waits go by tokio's clock.
+pub type Clock = Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>;
+
+/// Where requests are counted.
+#[derive(Clone)]
+pub enum Source {
+    /// Istio's proxies themselves, at this port of each pod that has one.
+    Proxies {
+        /// 15090 in Istio.
+        port: u16,
+    },
+    /// Something else that counts.
+    Custom(Arc<dyn MetricSource>),
+}
+
+/// What a controller needs to know.
+#[derive(Clone)]
+pub struct Config {
+    /// The one clock.
+    pub clock: Clock,
+    /// Only this namespace; `None`: all.
+    pub namespace: Option<String>,
+    /// Where requests are counted.
+    pub source: Source,
+}
+
+/// What a controller in a cluster is told beside it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Istio's root namespace.
+    pub root_namespace: String,
+    /// Who this is among several controllers: the pod's name. Shown in events, and held by the lease.
+    pub identity: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { root_namespace: serin_core::route::rules::ROOT_NAMESPACE.to_owned(), identity: "serin".to_owned() }
+    }
+}
+
+/// The clock, as the core counts.
+pub(crate) fn now(clock: &Clock) -> Timestamp {
+    Timestamp(clock().as_millisecond())
+}

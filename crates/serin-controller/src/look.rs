@@ -1,0 +1,260 @@
+//! One turn of the loop for one release: observe, decide, write, act.
+//!
+//! The state is written before anything is done, but for an abort, whose routes come first. Deliberately keeps nothing: what a
+//! turn needs beside the caches is handed in, what it learnt is handed back.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use serin_api::{CanaryReleaseSpec, CanaryReleaseStatus, Rendering, invalid_status, plan_of, state_of, status_of, status_patch};
+use serin_core::action::{Action, Decision, Order, Severity};
+use serin_core::decide::decide;
+use serin_core::observe::Traffic;
+use serin_core::plan::{Bad, Plan, Problem};
+use serin_core::reason::Reason;
+use serin_core::route::ServiceName;
+use serin_core::state::{Phase, State};
+use serin_core::units::{ObjectName, Timestamp};
+
+use crate::act::{ActError, Hands, Work};
+use crate::config::{Clock, now};
+use crate::kinds::Kind;
+use crate::observe::project::Release;
+use crate::observe::seen::{Seen, Subject, look};
+use crate::observe::source::{Arm, ArmQuery};
+
+/// What all looks share.
+pub(crate) struct Context {
+    pub(crate) hands: Hands,
+    pub(crate) clock: Clock,
+    pub(crate) root_namespace: String,
+}
+
+/// What a turn is given.
+#[derive(Default)]
+pub(crate) struct Given {
+    /// What the source said since the last turn.
+    pub(crate) traffic: Option<Traffic>,
+    /// Why the turns before this one failed, if several did: it is shown to people.
+    pub(crate) trouble: Option<String>,
+}
+
+/// What a turn learnt.
+#[derive(Default)]
+pub(crate) struct Turn {
+    /// Ask again then, even if nothing happens.
+    pub(crate) wake_at: Option<Timestamp>,
+    /// Ask again at once.
+    pub(crate) again: bool,
+    /// Whether what the source said is written down, so that it need not be asked for again.
+    pub(crate) counted: bool,
+    /// What to ask the source, and how often.
+    pub(crate) query: Option<(ArmQuery, Duration)>,
+    /// The phase that it is in now; `None`: the release is gone.
+    pub(crate) phase: Option<&'static str>,
+    /// What went wrong.
+    pub(crate) error: Option<ActError>,
+}
+
+impl Context {
+    fn release(&self, name: &ObjectName) -> Option<Arc<Release>> {
+        self.hands.cluster.read().unwrap_or_else(PoisonError::into_inner).release(name)
+    }
+
+    /// One turn.
+    pub(crate) async fn turn(&self, name: &ObjectName, given: Given) -> Turn {
+        let Some(release) = self.release(name).filter(|r| !r.deleting) else { return Turn::default() };
+        let status = read_status(&release);
+        let read = match read_spec(&release) {
+            Ok(spec) => match state_of(status.as_ref()) {
+                Ok(state) => Ok((spec, state)),
+                Err(error) => Err(vec![Problem { path: "status.checkpoint".into(), what: error.to_string() }]),
+            },
+            Err(problem) => Err(vec![problem]),
+        };
+        let (spec, state) = match read {
+            Ok(read) => read,
+            Err(problems) => return self.say_invalid(&release, status.as_ref(), &problems).await,
+        };
+        let plan = match plan_of(&spec) {
+            Ok(plan) => plan,
+            Err(problems) => match way_back(&release, &spec, &state) {
+                Some(plan) => plan,
+                None => return self.say_invalid(&release, status.as_ref(), &problems).await,
+            },
+        };
+        let now = now(&self.clock);
+        let counts = matches!(given.traffic, Some(Traffic::Read(_)));
+        let seen = {
+            let cluster = self.hands.cluster.read().unwrap_or_else(PoisonError::into_inner);
+            let subject = Subject { release: &release, spec: &spec, plan: &plan, state: &state, root_namespace: &self.root_namespace, now };
+            look(&cluster, &subject, given.traffic.unwrap_or(Traffic::NotAsked))
+        };
+        let mut decision = decide(&plan, &state, &seen.observation, now);
+        if let Some(what) = given.trouble {
+            decision.reasons.insert(0, Reason::Obstacle { code: "ActionFailed".into(), what });
+        }
+        let looked = Looked { release: &release, plan: &plan, state: &state, status: status.as_ref(), seen: &seen, now };
+        let mut turn = self.carry_out(&looked, &decision).await;
+        turn.counted &= counts;
+        turn
+    }
+
+    async fn carry_out(&self, looked: &Looked<'_>, decision: &Decision) -> Turn {
+        let mut turn = Turn { phase: Some(decision.next.phase.name()), wake_at: decision.wake_at, query: query(looked, decision), ..Turn::default() };
+        let shares = looked.plan.shares();
+        let work = Work {
+            net: &looked.seen.net,
+            requests: &looked.seen.requests,
+            release: looked.release,
+            seq: decision.next.seq,
+            shares: &shares,
+            now: (self.clock)(),
+        };
+        let routes_first = decision.order == Order::RouteFirst;
+        let (first, later): (Vec<Action>, Vec<Action>) =
+            decision.actions.iter().cloned().partition(|a| routes_first && matches!(a, Action::SetWeights { .. }));
+        let mut done = self.hands.carry_out(&first, &work).await;
+        match self.write(looked, decision, routes_first).await {
+            Ok(()) => turn.counted = true,
+            Err(error) => {
+                turn.error = Some(error);
+                return turn;
+            }
+        }
+        let after = self.hands.carry_out(&later, &work).await;
+        done.errors.extend(after.errors);
+        for (index, (request, why)) in looked.seen.unreadable.iter().enumerate() {
+            let told = format!("request refused: {why}");
+            self.hands.event(&work, decision.actions.len() + index, Severity::Warning, "RequestRefused", &told).await;
+            done.errors.extend(self.hands.take_off(looked.release, request).await.err());
+        }
+        turn.error = done.errors.into_iter().next();
+        turn.again = turn.error.is_none() && (done.visible || after.visible) || decision.wake_at.is_some_and(|at| at <= looked.now);
+        turn
+    }
+
+    /// Writes the status if there is something to say. At rest nothing is written.
+    async fn write(&self, looked: &Looked<'_>, decision: &Decision, routes_first: bool) -> Result<(), ActError> {
+        let Looked { release, plan, state, seen, status: previous, now } = looked;
+        let rendering = Rendering { plan, seen: &seen.observation, decision, generation: release.generation, previous: *previous, now: *now };
+        let status = status_of(&rendering);
+        let says_something = match previous {
+            None => true,
+            // While a rollout runs its sentences tell times that always change; they are written with each reading.
+            Some(previous) if decision.next.rollout().is_some() => without_sentences(previous) != without_sentences(&status),
+            Some(previous) => **previous != status,
+        };
+        if decision.next == **state && !says_something {
+            return Ok(());
+        }
+        let patch = status_patch(&status);
+        let mut version = release.resource_version.clone();
+        let before = checkpoint_of(release);
+        for _ in 0..4 {
+            match self.hands.write_status(&release.name, &version, patch.clone()).await {
+                Err(ActError::Changed(what)) => {
+                    self.hands.refresh(Kind::Release, &release.name).await?;
+                    // What was done to the routes must be written down, unless another controller wrote meanwhile.
+                    let now = self.release(&release.name);
+                    let same = now.as_ref().filter(|n| routes_first && n.uid == release.uid && checkpoint_of(n) == before);
+                    match same {
+                        Some(now) => version.clone_from(&now.resource_version),
+                        None => return Err(ActError::Changed(what)),
+                    }
+                }
+                result => return result,
+            }
+        }
+        Err(ActError::Changed(format!("CanaryRelease {}", release.name)))
+    }
+
+    async fn say_invalid(&self, release: &Release, previous: Option<&CanaryReleaseStatus>, problems: &[Problem]) -> Turn {
+        let status = invalid_status(problems, release.generation, previous, now(&self.clock));
+        let mut turn = Turn { phase: Some("Invalid"), ..Turn::default() };
+        if previous != Some(&status) {
+            turn.error = self.hands.write_status(&release.name, &release.resource_version, status_patch(&status)).await.err();
+            if let Some(ActError::Changed(_)) = &turn.error {
+                turn.error = self.hands.refresh(Kind::Release, &release.name).await.err();
+                turn.again = turn.error.is_none();
+            }
+        }
+        turn
+    }
+}
+
+/// All that a decision was made of.
+struct Looked<'a> {
+    release: &'a Release,
+    plan: &'a Plan,
+    state: &'a State,
+    status: Option<&'a CanaryReleaseStatus>,
+    seen: &'a Seen,
+    now: Timestamp,
+}
+
+fn read_spec(release: &Release) -> Result<CanaryReleaseSpec, Problem> {
+    serde_json::from_str(&release.spec).map_err(|e| Problem { path: "spec".into(), what: format!("cannot be read: {e}") })
+}
+
+/// The status as it stands. Of one that a newer version wrote in another shape, the checkpoint, which says itself whether it
+/// can be read.
+fn read_status(release: &Release) -> Option<CanaryReleaseStatus> {
+    let value: Value = serde_json::from_str(&release.status).ok()?;
+    if value.is_null() {
+        return None;
+    }
+    serde_json::from_value(value.clone()).ok().or_else(|| {
+        let checkpoint = value.get("checkpoint").and_then(|c| serde_json::from_value(c.clone()).ok());
+        Some(CanaryReleaseStatus { checkpoint, ..CanaryReleaseStatus::default() })
+    })
+}
+
+fn checkpoint_of(release: &Release) -> Option<Value> {
+    serde_json::from_str::<Value>(&release.status).ok()?.get_mut("checkpoint").map(Value::take)
+}
+
+/// A spec that cannot be worked with must not stand in the way back: a plan for that alone, where somebody asks for it or it is
+/// under way.
+fn way_back(release: &Release, spec: &CanaryReleaseSpec, state: &State) -> Option<Plan> {
+    let asked = release.abort.is_some() && state.rollout().is_some();
+    if !asked && !matches!(state.phase, Phase::RollingBack(..)) {
+        return None;
+    }
+    let traffic = spec.traffic.as_ref().map(|t| serin_api::spec::TrafficSpec { virtual_services: t.virtual_services.clone(), ..Default::default() });
+    let label = spec.version.as_ref().map(|v| serin_api::spec::VersionSpec { label: v.label.clone(), desired: None });
+    plan_of(&CanaryReleaseSpec { service: spec.service.clone(), version: label, suspend: Some(true), traffic, ..CanaryReleaseSpec::default() }).ok()
+}
+
+/// What to ask the source for the rollout that runs now.
+fn query(looked: &Looked<'_>, decision: &Decision) -> Option<(ArmQuery, Duration)> {
+    let rollout = decision.next.rollout().filter(|_| decision.wants_traffic)?;
+    let namespace = &looked.release.name.namespace;
+    let arm = |v: &serin_core::state::Version| Arm {
+        version: v.name.clone(),
+        workload: ObjectName { namespace: namespace.clone(), name: v.workload.clone() },
+    };
+    let mut edges: Vec<f64> = looked.plan.metrics().iter().filter_map(|m| if let Bad::SlowerThan { edge_ms } = m.bad { Some(edge_ms) } else { None }).collect();
+    edges.sort_by(f64::total_cmp);
+    edges.dedup();
+    let interval = looked.plan.spec().interval;
+    let query = ArmQuery {
+        rollout: rollout.uid.clone(),
+        service: ServiceName::new(&looked.release.service, namespace),
+        stable: arm(&rollout.stable),
+        canary: arm(&rollout.canary),
+        edges,
+        interval,
+    };
+    Some((query, interval))
+}
+
+/// A status without the words that tell times.
+fn without_sentences(status: &CanaryReleaseStatus) -> CanaryReleaseStatus {
+    let mut bare = status.clone();
+    bare.message = None;
+    bare.reasons.iter_mut().for_each(|r| r.message.clear());
+    bare.conditions.iter_mut().for_each(|c| c.message.clear());
+    bare
+}
