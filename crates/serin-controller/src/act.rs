@@ -13,7 +13,6 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use serin_api::names::{self, FIELD_MANAGER};
 use serin_core::action::{Action, Guard, Severity};
-use serin_core::reason::Reason;
 use serin_core::route::companion::SubsetPlan;
 use serin_core::units::{ObjectName, VersionName, Weight};
 

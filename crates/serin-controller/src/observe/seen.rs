@@ -230,7 +230,8 @@ fn hard_obstacle(cluster: &Cluster, release: &Release) -> Option<Obstacle> {
     }
     // The older release works; among equals the name decides, so that both come to the same answer.
     let rank = |r: &Release| (r.created, r.name.name.clone());
-    let rivals = cluster.rivals(&host_of(release)).filter(|r| r.name != release.name && !r.deleting);
+    let host = host_of(release);
+    let rivals = cluster.rivals(&host).filter(|r| r.name != release.name && !r.deleting);
     let older = rivals.filter(|r| rank(r) < rank(release)).min_by_key(|r| rank(r))?;
     make("OtherRelease", format!("CanaryRelease {} works on Service {name} and is older: delete one of the two", older.name))
 }
