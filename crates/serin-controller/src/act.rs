@@ -28,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// Why an action was not done.
 #[derive(Debug, thiserror::Error)]
-pub enum ActError {
+pub(crate) enum ActError {
     /// Something moved since the look: look again.
     #[error("{0} changed since it was looked at")]
     Changed(String),

@@ -1,9 +1,11 @@
 //! What the controller is told at its start. Deliberately reads no environment and no files: the binary does.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serin_core::units::Timestamp;
 
+use crate::lease::LeaseOptions;
 use crate::observe::source::MetricSource;
 
 /// Reads the wall clock. Handed in, so that hours pass in a test without waiting; waits go by tokio's clock.
@@ -39,11 +41,15 @@ pub struct Options {
     pub root_namespace: String,
     /// Who this is among several controllers: the pod's name. Shown in events, and held by the lease.
     pub identity: String,
+    /// Among several controllers the one that holds this lease acts; `None`: this one acts.
+    pub lease: Option<LeaseOptions>,
+    /// Where health, readiness and metrics are served; `None`: nowhere.
+    pub serve: Option<SocketAddr>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { root_namespace: serin_core::route::rules::ROOT_NAMESPACE.to_owned(), identity: "serin".to_owned() }
+        Self { root_namespace: serin_core::route::rules::ROOT_NAMESPACE.to_owned(), identity: "serin".to_owned(), lease: None, serve: None }
     }
 }
 

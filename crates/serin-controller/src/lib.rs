@@ -2,7 +2,7 @@
 //!
 //! Reading order: `config`, `kinds` and `watch` (what comes in), `observe` (caches → one `Observation`, metrics → one
 //! `Reading`), `act` (one `Action` → API calls), `look` (one turn of the loop for one release), `run` (all of them, side by
-//! side), `lease` (who is in charge), `serve` (health and own metrics).
+//! side), `lease` (who is in charge), `serve` and `metrics` (health, and what it tells of itself).
 //!
 //! Deliberately decides nothing, remembers nothing but caches (the truth is the checkpoint in the status), and knows nothing
 //! of the lab: a cluster and the lab look the same from here.
@@ -10,11 +10,15 @@
 mod act;
 mod config;
 pub mod kinds;
+mod lease;
 mod look;
+mod metrics;
 pub mod observe;
 mod run;
+mod serve;
 mod watch;
 
 pub use config::{Clock, Config, Options, Source};
+pub use lease::LeaseOptions;
 pub use observe::source::{Arm, ArmQuery, Cursor, MetricSource, Polled};
 pub use run::{StartError, run, run_with};

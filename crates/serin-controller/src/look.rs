@@ -85,7 +85,6 @@ impl Context {
             },
         };
         let now = now(&self.clock);
-        let counts = matches!(given.traffic, Some(Traffic::Read(_)));
         let seen = {
             let cluster = self.hands.cluster.read().unwrap_or_else(PoisonError::into_inner);
             let subject = Subject { release: &release, spec: &spec, plan: &plan, state: &state, root_namespace: &self.root_namespace, now };
@@ -96,9 +95,7 @@ impl Context {
             decision.reasons.insert(0, Reason::Obstacle { code: "ActionFailed".into(), what });
         }
         let looked = Looked { release: &release, plan: &plan, state: &state, status: status.as_ref(), seen: &seen, now };
-        let mut turn = self.carry_out(&looked, &decision).await;
-        turn.counted &= counts;
-        turn
+        self.carry_out(&looked, &decision).await
     }
 
     async fn carry_out(&self, looked: &Looked<'_>, decision: &Decision) -> Turn {

@@ -17,10 +17,13 @@ use tokio_util::sync::CancellationToken;
 use crate::act::{ActError, Hands};
 use crate::config::{Config, Options, Source, now};
 use crate::kinds::Kind;
+use crate::lease::Candidate;
 use crate::look::{Context, Given, Turn};
+use crate::metrics::{Metrics, TurnResult};
 use crate::observe::cluster::Cluster;
 use crate::observe::proxies::Proxies;
 use crate::observe::source::{ArmQuery, Cursor, MetricSource, Polled};
+use crate::serve::{bind, serve};
 use crate::watch::{WatchEvent, watch};
 
 /// After a failed turn the next one waits this long; doubled each time.
@@ -39,6 +42,14 @@ pub enum StartError {
     /// Every watch ended.
     #[error("the watches ended by themselves")]
     WatchesEnded,
+    /// Somebody else listens there.
+    #[error("listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
 }
 
 /// Runs until `stop`: turns that are under way end first, so that no step is left half done.
@@ -54,6 +65,19 @@ pub async fn run(client: kube::Client, config: Config, stop: CancellationToken) 
 /// # Errors
 /// As `run`.
 pub async fn run_with(client: kube::Client, config: Config, options: Options, stop: CancellationToken) -> Result<(), StartError> {
+    let metrics = Arc::new(Metrics::default());
+    // Whatever runs beside the turns ends with them.
+    let aside = CancellationToken::new();
+    let _ends = aside.clone().drop_guard();
+    if let Some(address) = options.serve {
+        let listener = bind(address).await.map_err(|error| StartError::Listen { address, error })?;
+        tokio::spawn(serve(listener, metrics.clone(), aside.clone()));
+    }
+    let (says, leading) = tokio::sync::watch::channel(options.lease.is_none());
+    let candidate = options.lease.clone().map(|lease| {
+        let candidate = Candidate::new(client.clone(), lease, options.identity.clone(), config.clock.clone());
+        tokio::spawn(candidate.run(says, aside.clone()))
+    });
     let mut cluster = Cluster::default();
     let (out, events) = mpsc::channel(4096);
     let pods = matches!(config.source, Source::Proxies { .. }).then_some(Kind::Pod);
@@ -84,10 +108,17 @@ pub async fn run_with(client: kube::Client, config: Config, options: Options, st
         names: HashMap::new(),
         early: BTreeSet::new(),
         synced: false,
+        leads: false,
+        metrics,
     };
-    let result = engine.go(events, &stop).await;
+    let result = engine.go(events, leading, &stop).await;
     engine.end().await;
     watches.abort_all();
+    aside.cancel();
+    if let Some(candidate) = candidate {
+        // The lease is given back only when nothing is under way any more.
+        let _ = candidate.await;
+    }
     result
 }
 
@@ -113,6 +144,7 @@ struct Slot {
     trouble: Option<String>,
     in_a_row: u32,
     timer: Option<Instant>,
+    phase: Option<&'static str>,
 }
 
 /// What a task did.
@@ -129,19 +161,31 @@ struct Engine {
     timers: BTreeSet<(Instant, ObjectName)>,
     tasks: JoinSet<Did>,
     names: HashMap<Id, (ObjectName, bool)>,
-    /// Releases that changed before all caches were filled.
+    /// Releases that changed before all caches were filled, or while another controller acts.
     early: BTreeSet<ObjectName>,
     synced: bool,
+    leads: bool,
+    metrics: Arc<Metrics>,
 }
 
 impl Engine {
-    async fn go(&mut self, mut events: mpsc::Receiver<WatchEvent>, stop: &CancellationToken) -> Result<(), StartError> {
+    async fn go(&mut self, mut events: mpsc::Receiver<WatchEvent>, mut leading: tokio::sync::watch::Receiver<bool>, stop: &CancellationToken) -> Result<(), StartError> {
         let mut batch = Vec::new();
+        let mut elects = true;
+        self.lead(*leading.borrow_and_update());
         loop {
             let due = self.timers.first().map(|(at, _)| *at);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
+                changed = leading.changed(), if elects => match changed {
+                    Ok(()) => {
+                        let leads = *leading.borrow_and_update();
+                        self.lead(leads);
+                    }
+                    // Without a lease nobody will ever say otherwise.
+                    Err(_) => elects = false,
+                },
                 Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
                 count = events.recv_many(&mut batch, 512) => {
                     if count == 0 {
@@ -174,18 +218,40 @@ impl Engine {
             let dirty: BTreeSet<ObjectName> = batch.drain(..).flat_map(|event| cluster.apply(event)).collect();
             (dirty, self.synced || cluster.synced())
         };
-        if !synced {
-            self.early.extend(dirty);
-            return;
-        }
-        if !self.synced {
-            self.synced = true;
+        if synced && !self.synced {
             let count = self.cluster.read().unwrap_or_else(PoisonError::into_inner).release_count();
             tracing::info!(releases = count, "caches are filled");
-            dirty_all(self, dirty);
+        }
+        self.synced = synced;
+        self.metrics.set_synced(synced);
+        self.early.extend(dirty);
+        self.look_at_early();
+    }
+
+    /// Whether this controller acts from now on. One that does not keeps its caches, and forgets all else.
+    fn lead(&mut self, leads: bool) {
+        if self.leads == leads {
             return;
         }
-        dirty.into_iter().for_each(|name| self.kick(name));
+        tracing::info!(leads, "lease");
+        self.leads = leads;
+        self.metrics.set_leading(leads);
+        if leads {
+            self.early.extend(self.cluster.read().unwrap_or_else(PoisonError::into_inner).release_names());
+            self.look_at_early();
+            return;
+        }
+        for (_, slot) in self.slots.drain() {
+            self.metrics.phase(slot.phase, None);
+        }
+        self.timers.clear();
+        self.names.clear();
+    }
+
+    fn look_at_early(&mut self) {
+        if self.synced && self.leads {
+            std::mem::take(&mut self.early).into_iter().for_each(|name| self.kick(name));
+        }
     }
 
     /// Looks at a release, now or as soon as the turn that runs is over.
@@ -210,7 +276,18 @@ impl Engine {
         });
         let trouble = slot.trouble.clone();
         let (context, of) = (self.context.clone(), name.clone());
-        let task = self.tasks.spawn(async move { Did::Turn(context.turn(&of, Given { traffic, trouble }).await) });
+        let metrics = self.metrics.clone();
+        let task = self.tasks.spawn(async move {
+            let begun = Instant::now();
+            let turn = context.turn(&of, Given { traffic, trouble }).await;
+            let result = match &turn.error {
+                None => TurnResult::Done,
+                Some(ActError::Changed(_)) => TurnResult::Changed,
+                Some(ActError::Refused(_) | ActError::Api { .. }) => TurnResult::Failed,
+            };
+            metrics.turn(result, begun.elapsed());
+            Did::Turn(turn)
+        });
         self.names.insert(task.id(), (name, false));
     }
 
@@ -241,6 +318,8 @@ impl Engine {
     fn turned(&mut self, name: &ObjectName, turn: Turn) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.turning = false;
+        self.metrics.phase(slot.phase, turn.phase);
+        slot.phase = turn.phase;
         let now_wall = now(&self.context.clock);
         let instant = Instant::now();
         if turn.phase.is_none() && turn.error.is_none() && !slot.dirty {
@@ -313,6 +392,9 @@ impl Engine {
         slot.polling = false;
         // Another rollout asks now, or none.
         if slot.query.as_ref().is_none_or(|(query, _)| query.rollout != rollout) {
+            if slot.phase.is_none() && !slot.turning {
+                self.slots.remove(name);
+            }
             return;
         }
         slot.answer = Some(match polled {
@@ -358,7 +440,13 @@ impl Engine {
         }
         slot.polling = true;
         let (source, cursor, rollout) = (self.source.clone(), slot.cursor.clone(), query.rollout.clone());
-        let task = self.tasks.spawn(async move { Did::Poll { rollout, polled: source.poll(query, cursor).await } });
+        let metrics = self.metrics.clone();
+        let task = self.tasks.spawn(async move {
+            let begun = Instant::now();
+            let polled = source.poll(query, cursor).await;
+            metrics.poll(polled.is_ok(), begun.elapsed());
+            Did::Poll { rollout, polled }
+        });
         self.names.insert(task.id(), (name.clone(), true));
     }
 
@@ -378,13 +466,6 @@ impl Engine {
             self.timers.insert((next, name.clone()));
         }
     }
-}
-
-/// The first time that all caches are filled: everyone is looked at.
-fn dirty_all(engine: &mut Engine, dirty: BTreeSet<ObjectName>) {
-    let mut all = std::mem::take(&mut engine.early);
-    all.extend(dirty);
-    all.into_iter().for_each(|name| engine.kick(name));
 }
 
 fn pause(failures: u32) -> Duration {

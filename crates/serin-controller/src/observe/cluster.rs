@@ -433,6 +433,10 @@ impl Cluster {
         self.releases.get(name).cloned()
     }
 
+    pub(crate) fn release_names(&self) -> Vec<ObjectName> {
+        self.releases.keys().cloned().collect()
+    }
+
     pub(crate) fn release_count(&self) -> usize {
         self.releases.len()
     }

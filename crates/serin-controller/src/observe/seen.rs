@@ -1,7 +1,7 @@
 //! Caches → one `Observation` for one release, with the raw objects that its actions will need.
 //!
-//! Deliberately no I/O: a look at ten thousand pods' worth of caches is a few lookups. What makes work impossible becomes the
-//! observation's obstacle; what only forbids going forward becomes a freeze while a rollout runs, so that the way back stays open.
+//! Deliberately no I/O: a look at ten thousand pods' worth of caches is a few lookups. Everything that stands in the way is told
+//! as the observation's one obstacle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -99,15 +99,8 @@ pub(crate) fn look(cluster: &Cluster, subject: &Subject<'_>, traffic: Traffic) -
     let (workloads, pods): (Vec<Workload>, Vec<(VersionName, Labels)>) = workloads(cluster, release, label).into_iter().unzip();
     let net = net(cluster, subject, label, pods);
     let network = net.read();
-    let hard = hard_obstacle(cluster, release).or_else(|| others_at_work(&network));
-    let soft = hard.is_none().then(|| forward_problem(&network, subject)).flatten();
-    let by_hand = release.freeze.as_deref().map(|why| if why.is_empty() { "frozen".to_owned() } else { format!("frozen: {why}") });
-    let running = subject.state.rollout().is_some();
-    let (obstacle, freeze) = match (hard, soft) {
-        (Some(hard), _) => (Some(hard), by_hand),
-        (None, Some(soft)) if running => (None, by_hand.or(Some(soft.what))),
-        (None, soft) => (soft, by_hand),
-    };
+    let obstacle = nothing_to_work_on(cluster, release).or_else(|| forward_problem(&network, subject));
+    let freeze = release.freeze.as_deref().map(|why| if why.is_empty() { "frozen".to_owned() } else { format!("frozen: {why}") });
     let (routes, rules) = (network.routes(), network.rules());
     let mut seen = Seen {
         observation: Observation { at: subject.now, workloads, routes, rules, traffic, requests: Vec::new(), abort: None, freeze, obstacle },
@@ -209,8 +202,8 @@ fn owner_of<'a>(pod: &str, deployments: &BTreeSet<&'a str>) -> Option<&'a str> {
     deployments.iter().filter(begins).max_by_key(|d| d.len()).copied()
 }
 
-/// What nobody but a person can resolve, whatever runs.
-fn hard_obstacle(cluster: &Cluster, release: &Release) -> Option<Obstacle> {
+/// Why there is nothing to see, or nothing that is this release's to touch.
+fn nothing_to_work_on(cluster: &Cluster, release: &Release) -> Option<Obstacle> {
     let make = |code: &str, what: String| Some(Obstacle { code: code.into(), what });
     for kind in [Kind::VirtualService, Kind::DestinationRule] {
         if let Some(why) = cluster.missing(kind) {
@@ -221,7 +214,7 @@ fn hard_obstacle(cluster: &Cluster, release: &Release) -> Option<Obstacle> {
     match cluster.service(&name) {
         None => return make("NoService", format!("Service {name} does not exist: create it, or correct spec.service")),
         Some(service) if service.external => {
-            return make("ExternalService", format!("Service {name} is an ExternalName, without pods of its own to split among: name the Service that selects them"));
+            return make("NoService", format!("Service {name} is an ExternalName, without pods of its own to split among: name the Service that selects them"));
         }
         Some(service) if service.selector.is_empty() => {
             return make("NoSelector", format!("Service {name} has no selector, so its versions cannot be told: give it one, as {{app: {}}}", name.name));
@@ -234,11 +227,6 @@ fn hard_obstacle(cluster: &Cluster, release: &Release) -> Option<Obstacle> {
     let rivals = cluster.rivals(&host).filter(|r| r.name != release.name && !r.deleting);
     let older = rivals.filter(|r| rank(r) < rank(release)).min_by_key(|r| rank(r))?;
     make("OtherRelease", format!("CanaryRelease {} works on Service {name} and is older: delete one of the two", older.name))
-}
-
-fn others_at_work(network: &Network<'_>) -> Option<Obstacle> {
-    let other = network.problems().iter().find(|p| matches!(p, RouteProblem::OtherController { .. }))?;
-    Some(Obstacle { code: other.code().to_owned(), what: other.to_string() })
 }
 
 /// What forbids going forward on these routes: all of it in one sentence.

@@ -126,13 +126,17 @@ impl Look<'_> {
     }
 
     fn set(&mut self, rollout: &Rollout, route: &Route, guard: Guard) {
-        self.actions.push(Action::SetWeights {
+        let action = Action::SetWeights {
             route: route.object.clone(),
             stable: rollout.stable.name.clone(),
             canary: rollout.canary.name.clone(),
             share: rollout.weight.share,
             guard,
-        });
+        };
+        // A person's abort, and the phase that follows it in the same look, ask for the same.
+        if !self.actions.contains(&action) {
+            self.actions.push(action);
+        }
     }
 
     pub(super) fn drifted(&self, to: Weight, at: Timestamp) -> PauseCause {
