@@ -191,15 +191,19 @@ fn workloads(cluster: &Cluster, release: &Release, label: &str) -> Vec<(Workload
     found
 }
 
-/// The Deployment that a pod belongs to, by its name: `DEPLOYMENT-HASH-RANDOM`. A name that was cut, or made otherwise, is
-/// given to the Deployment whose name it begins with, the longest one.
+/// The Deployment that a pod belongs to, by its name: `DEPLOYMENT-HASH-RANDOM`, with five characters at random. A name that was
+/// cut to fit, or made otherwise, is given to the Deployment whose name it begins with, the longest one.
 fn owner_of<'a>(pod: &str, deployments: &BTreeSet<&'a str>) -> Option<&'a str> {
-    let stem = pod.rsplit_once('-').and_then(|(rest, _)| rest.rsplit_once('-')).map(|(stem, _)| stem);
+    let random = pod.rsplit_once('-').filter(|(_, random)| random.len() == 5);
+    let stem = random.and_then(|(rest, _)| rest.rsplit_once('-')).map(|(stem, _)| stem);
     if let Some(exact) = stem.and_then(|stem| deployments.get(stem)) {
         return Some(exact);
     }
     let begins = |d: &&&str| pod.strip_prefix(**d).is_some_and(|rest| rest.starts_with('-'));
-    deployments.iter().filter(begins).max_by_key(|d| d.len()).copied()
+    // The API server cuts at 58 characters before it adds what is random.
+    let cut = (pod.len() == 63).then(|| pod.get(..58)).flatten();
+    let was_cut = |d: &&&str| cut.is_some_and(|cut| d.starts_with(cut));
+    deployments.iter().filter(begins).max_by_key(|d| d.len()).or_else(|| deployments.iter().find(was_cut)).copied()
 }
 
 /// Why there is nothing to see, or nothing that is this release's to touch.
@@ -259,12 +263,14 @@ mod tests {
 
     #[test]
     fn pods_belong_to_the_deployment_that_made_their_name() {
-        let all = BTreeSet::from(["my-app", "my-app-v1", "my-app-v1-extra"]);
+        let long = "a-deployment-whose-name-is-so-long-that-its-pods-names-are-cut";
+        let all = BTreeSet::from(["my-app", "my-app-v1", "my-app-v1-extra", long]);
         for (pod, owner) in [
             ("my-app-v1-5d4f8c7b9-abcde", Some("my-app-v1")),
             ("my-app-v1-extra-5d4f8c7b9-abcde", Some("my-app-v1-extra")),
             ("my-app-5d4f8c7b9-abcde", Some("my-app")),
             ("my-app-v1-cutname", Some("my-app-v1")),
+            (&format!("{}xk2z9", &long[..58]), Some(long)),
             ("other-5d4f8c7b9-abcde", None),
             ("my-application-5d4f8c7b9-abcde", None),
         ] {

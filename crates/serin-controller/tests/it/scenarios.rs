@@ -1,6 +1,9 @@
 //! The stories of `tests/scenarios`, told to the real controller: hours of rollout in virtual time, over the lab's API.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::stage::{Crash, Ended, Stage, percent, text};
 use crate::world::Story;
@@ -60,33 +63,44 @@ fn events(ended: &Ended) -> Vec<String> {
     ended.calls.iter().filter(event).map(|c| format!("{}: {}", text(&c.body, "/reason"), text(&c.body, "/note"))).collect()
 }
 
+/// Does something for each, on as many threads as there are cores; the names of those that failed.
+fn side_by_side<T: Sync>(all: &[T], name: impl Fn(&T) -> String + Sync, each: impl Fn(&T) + Sync) -> Vec<String> {
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(one) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
+            if std::panic::catch_unwind(AssertUnwindSafe(|| each(one))).is_err() {
+                failed.lock().expect("names").push(name(one));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    failed.into_inner().expect("names")
+}
+
 #[test]
 fn every_story_goes_as_told() {
-    let mut failures = Vec::new();
     let stories = stories();
-    for (name, story) in &stories {
+    let failed = side_by_side(&stories, |(name, _)| name.clone(), |(name, story)| {
         let begun = std::time::Instant::now();
-        let outcome = std::panic::catch_unwind(|| {
-            let ended = play(story, None);
-            let happened = events(&ended);
-            if std::env::var("SCENARIO").is_ok() {
-                println!("{name}: {}\n{}", story.story, told(&ended));
-            }
-            let fits = happened.len() == story.events.len()
-                && happened.iter().zip(&story.events).all(|(event, told)| match told.split_once(": ") {
-                    Some((code, part)) => event.split_once(": ").is_some_and(|(c, text)| c == code && text.contains(part)),
-                    None => event.split_once(": ").is_some_and(|(c, _)| c == told),
-                });
-            assert!(fits, "{name}: {}\ntold:\n  {}\nhappened:\n  {}\n{}", story.story, story.events.join("\n  "), happened.join("\n  "), told(&ended));
-            ends_as_told(name, story, &ended);
-            ended.requests
-        });
-        match outcome {
-            Ok(requests) => println!("{name}: {} minutes in {:?}, {requests} requests", story.minutes, begun.elapsed()),
-            Err(_) => failures.push(name.clone()),
+        let ended = play(story, None);
+        let happened = events(&ended);
+        if std::env::var("SCENARIO").is_ok() {
+            println!("{name}: {}\n{}", story.story, told(&ended));
         }
-    }
-    assert!(failures.is_empty(), "{} of {} stories: {failures:?}", failures.len(), stories.len());
+        let fits = happened.len() == story.events.len()
+            && happened.iter().zip(&story.events).all(|(event, told)| match told.split_once(": ") {
+                Some((code, part)) => event.split_once(": ").is_some_and(|(c, text)| c == code && text.contains(part)),
+                None => event.split_once(": ").is_some_and(|(c, _)| c == told),
+            });
+        assert!(fits, "{name}: {}\ntold:\n  {}\nhappened:\n  {}\n{}", story.story, story.events.join("\n  "), happened.join("\n  "), told(&ended));
+        ends_as_told(name, story, &ended);
+        println!("{name}: {} minutes in {:?}, {} requests", story.minutes, begun.elapsed(), ended.requests);
+    });
+    assert!(failed.is_empty(), "{} of {} stories: {failed:?}", failed.len(), stories.len());
 }
 
 #[test]
@@ -135,7 +149,7 @@ fn a_crash_at_any_write_changes_no_end() {
     let mut runs = Vec::new();
     for (name, story) in stories().into_iter().filter(|(n, _)| chosen || CUT.contains(&n.as_str())) {
         let writes = play(&story, None).calls;
-        let story = std::sync::Arc::new((name, story));
+        let story = Arc::new((name, story));
         // Judged readings are writes too: of a long row of them few are cut, all else everywhere.
         let mut row = 0;
         for (n, call) in writes.iter().enumerate() {
@@ -145,18 +159,10 @@ fn a_crash_at_any_write_changes_no_end() {
             }
         }
     }
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let work = || {
-        while let Some((story, crash)) = runs.get(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst)) {
-            let ended = play(&story.1, Some(*crash));
-            ends_as_told(&format!("{}, {crash:?}", story.0), &story.1, &ended);
-        }
-    };
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
+    let failed = side_by_side(&runs, |(story, crash)| format!("{}, {crash:?}", story.0), |(story, crash)| {
+        let ended = play(&story.1, Some(*crash));
+        ends_as_told(&format!("{}, {crash:?}", story.0), &story.1, &ended);
     });
+    assert!(failed.is_empty(), "{} of {} crashes: {failed:?}", failed.len(), runs.len());
     println!("{} crashes", runs.len());
 }

@@ -206,7 +206,7 @@ impl Stage {
         Ended {
             calls: self.shared.calls.lock().expect("calls").clone(),
             release: release.first().map(|r| (**r).clone()).unwrap_or_default(),
-            routes: routes.iter().map(|r| (**r).clone()).collect(),
+            routes: routes.iter().filter(|r| text(r, "/metadata/name") != "obstacle").map(|r| (**r).clone()).collect(),
             deployments: deployments.collect(),
             journal: self.actor.journal.lock().expect("journal").join("\n"),
             requests: self.shared.requests.load(Ordering::SeqCst),
@@ -371,6 +371,18 @@ impl Actor {
         if written.get("freeze").unwrap_or(&Value::Null) != &freeze {
             self.releases().patch("my-app", &merge, &Patch::Merge(json!({"metadata": {"annotations": {"serin.dev/freeze": freeze}}}))).await.expect("the freeze");
             written.insert("freeze".into(), freeze);
+        }
+        let obstacle = json!(world.obstacle.is_some());
+        if written.insert("obstacle".into(), obstacle.clone()).unwrap_or(json!(false)) != obstacle {
+            // A route that no weight applies to: it sends to every version.
+            let routes = self.api("networking.istio.io", "v1", "VirtualService", "virtualservices");
+            let vs = json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "obstacle"},
+                "spec": {"hosts": ["elsewhere.example"], "gateways": ["another"], "http": [{"route": [{"destination": {"host": "my-app"}}]}]}});
+            if world.obstacle.is_some() {
+                routes.create(&PostParams::default(), &object(&vs)).await.expect("the obstacle");
+            } else {
+                routes.delete("obstacle", &DeleteParams::default()).await.expect("deletes");
+            }
         }
         for request in &world.requests {
             let abort = matches!(request.action, RequestAction::Abort | RequestAction::AbortForced);
