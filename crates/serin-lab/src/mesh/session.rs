@@ -63,6 +63,8 @@ struct Subscription {
     /// The configuration that was sent last, by value.
     sent: Option<Arc<Snapshot>>,
     answered: bool,
+    /// Whether the answer was no: what Envoy had before goes on.
+    refused: bool,
 }
 
 /// Which part of a change is under way.
@@ -127,7 +129,6 @@ impl Session {
     /// Takes in one request of Envoy's: a subscription, an acknowledgement, or a refusal.
     pub fn hear(&mut self, request: &DiscoveryRequest) -> Option<Verdict> {
         let kind = Type::of(&request.type_url)?;
-        let version = self.target.version;
         let subscription = self.subscriptions.entry(kind).or_default();
         if !request.response_nonce.is_empty() && request.response_nonce != subscription.nonce {
             // An answer to something older; the one to the latest is still to come.
@@ -144,11 +145,16 @@ impl Session {
             return None;
         }
         subscription.answered = true;
+        subscription.refused = request.error_detail.is_some();
+        let version = subscription.sent.as_ref().map_or(0, |s| s.version);
         let error = request.error_detail.as_ref()?;
         Some(Verdict::Refused { kind, error: error.message.clone(), version })
     }
 
     /// What is to be sent now; to be asked after each `hear` and each `aim`, until it gives nothing.
+    ///
+    /// A refused cluster holds up nobody else's routes: those of other services go out (an abort among them). Refused routes mean that
+    /// the old ones go on, so that no cluster is taken from them. Nothing is in force as long as anything stands refused.
     pub fn speak(&mut self) -> (Vec<DiscoveryResponse>, Option<Verdict>) {
         let mut out = Vec::new();
         loop {
@@ -165,6 +171,7 @@ impl Session {
             }
             match self.stage {
                 Stage::Make => self.stage = Stage::Switch,
+                Stage::Switch if self.refused(Type::Listener) || self.refused(Type::Route) => return (out, None),
                 Stage::Switch => {
                     self.stage = Stage::Clear;
                     self.bridge = self.target.clone();
@@ -172,10 +179,17 @@ impl Session {
                 Stage::Clear if self.done => return (out, None),
                 Stage::Clear => {
                     self.done = true;
+                    if TYPES.into_iter().any(|t| self.refused(t)) {
+                        return (out, None);
+                    }
                     return (out, Some(Verdict::InForce(self.target.version)));
                 }
             }
         }
+    }
+
+    fn refused(&self, kind: Type) -> bool {
+        self.subscriptions.get(&kind).is_some_and(|s| s.refused)
     }
 
     fn wanted(&self, kind: Type) -> &Arc<Snapshot> {
@@ -197,7 +211,8 @@ impl Session {
         };
         let current = subscription.sent.as_ref().is_some_and(|sent| same(kind, sent, self.wanted(kind)));
         let complete = match kind {
-            Type::Endpoint => self.bridge.resources.clusters.keys().all(|c| subscription.names.contains(c)),
+            // For a cluster that it refused Envoy asks nothing more.
+            Type::Endpoint => self.refused(Type::Cluster) || self.bridge.resources.clusters.keys().all(|c| subscription.names.contains(c)),
             Type::Route => self.target.listeners.keys().all(|l| subscription.names.contains(l)),
             Type::Cluster | Type::Listener => true,
         };
@@ -213,6 +228,7 @@ impl Session {
         self.nonces += 1;
         subscription.nonce = self.nonces.to_string();
         subscription.answered = false;
+        subscription.refused = false;
         let named = |name: &String| subscription.names.contains(name);
         let r = &wanted.resources;
         let resources: Vec<Any> = match kind {
@@ -295,7 +311,7 @@ mod tests {
                     let error = (self.refuse == Some(kind)).then_some("no");
                     let names = self.session.subscriptions[&kind].names.clone();
                     verdicts.extend(self.ask(kind, &names, &response.nonce, error));
-                    if kind == Type::Cluster {
+                    if kind == Type::Cluster && error.is_none() {
                         let all: Vec<String> = self.session.bridge.resources.clusters.keys().cloned().collect();
                         let nonce = self.session.subscriptions.get(&Type::Endpoint).map(|s| s.nonce.clone()).unwrap_or_default();
                         self.ask(Type::Endpoint, &all, &nonce, None);
@@ -344,14 +360,58 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_and_not_repeated() {
-        let mut peer = peer(snapshot(1, &["v1"], "a"));
+    fn a_refused_route_is_told_once_and_is_never_in_force() {
+        let mut peer = peer(snapshot(1, &["v1", "v2"], "a"));
         peer.settle();
         peer.journal.clear();
         peer.refuse = Some(Type::Route);
         peer.session.aim(snapshot(2, &["v1"], "b"));
-        let verdicts = peer.settle();
-        assert_eq!(verdicts[0], Verdict::Refused { kind: Type::Route, error: "no".into(), version: 2 });
+        assert_eq!(peer.settle(), [Verdict::Refused { kind: Type::Route, error: "no".into(), version: 2 }]);
+        // The old route goes on, so the cluster that it may name stays.
         assert_eq!(peer.journal, ["Route 1"]);
+        peer.journal.clear();
+        peer.session.aim(snapshot(3, &["v1"], "b"));
+        assert_eq!(peer.settle(), [], "the same is not sent again");
+        peer.refuse = None;
+        peer.session.aim(snapshot(4, &["v1"], "a"));
+        assert_eq!(peer.settle(), [Verdict::InForce(4)]);
+        assert_eq!(peer.journal, ["Route 1", "Cluster 1", "Endpoint 1", "Endpoint 1"]);
+    }
+
+    #[test]
+    fn a_refused_cluster_holds_up_no_route() {
+        let mut peer = peer(snapshot(1, &["v1"], "a"));
+        peer.settle();
+        peer.journal.clear();
+        peer.refuse = Some(Type::Cluster);
+        peer.session.aim(snapshot(2, &["v1", "bad"], "b"));
+        assert_eq!(peer.settle(), [Verdict::Refused { kind: Type::Cluster, error: "no".into(), version: 2 }]);
+        assert_eq!(peer.journal.last().map(String::as_str), Some("Route 1"));
+        peer.refuse = None;
+        peer.session.aim(snapshot(3, &["v1"], "b"));
+        assert_eq!(peer.settle(), [Verdict::InForce(3)]);
+    }
+
+    #[test]
+    fn a_change_that_reaches_no_proxy_is_in_force_at_once() {
+        let mut peer = peer(snapshot(1, &["v1"], "a"));
+        peer.settle();
+        peer.journal.clear();
+        peer.session.aim(snapshot(2, &["v1"], "a"));
+        assert_eq!(peer.settle(), [Verdict::InForce(2)]);
+        assert!(peer.journal.is_empty(), "{:?}", peer.journal);
+    }
+
+    #[test]
+    fn an_answer_to_something_older_is_no_answer() {
+        let mut peer = peer(snapshot(1, &["v1"], "a"));
+        peer.settle();
+        peer.session.aim(snapshot(2, &["v1"], "b"));
+        let (out, verdict) = peer.session.speak();
+        assert_eq!((out.len(), verdict), (1, None));
+        assert_eq!(peer.ask(Type::Route, &["out".into()], "1", Some("late")), None);
+        assert_eq!(peer.session.speak().1, None, "the latest is not answered yet");
+        peer.ask(Type::Route, &["out".into()], &out[0].nonce, None);
+        assert_eq!(peer.session.speak().1, Some(Verdict::InForce(2)));
     }
 }
