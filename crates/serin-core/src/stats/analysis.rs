@@ -200,6 +200,9 @@ struct Metric {
     /// The part of it that may count for fitness.
     fit_pool: Batch,
     bursts: Burstiness,
+    /// The canary's own, and what is known of its rate: for fitness only.
+    canary_bursts: Burstiness,
+    canary_known: Counts,
     stretch: Stretch,
     total: Batch,
     step_total: Batch,
@@ -308,6 +311,11 @@ impl Analysis {
         let certainly = worst.n > 0.0 && super::interval::rate(worst, alpha).0 > all.rate();
         let overall = super::interval::rate(all, alpha).1;
         Some(test.over(if certainly { overall.max(worst.rate()) } else { overall }))
+    }
+
+    /// The same for fitness, which heeds the canary's own clumps too.
+    pub(super) fn pass_burst_factor(&self, metric: usize, bursts: Bursts) -> f64 {
+        self.metrics.get(metric).map_or(1.0, |m| m.pass_factor(bursts))
     }
 
     /// What is known of this metric's bursts.
@@ -437,7 +445,7 @@ impl Metric {
 
     /// Stable's rate as earlier batches tell it. A bad guess costs speed only.
     fn theta(&self) -> f64 {
-        ((self.known.x + 0.5) / (self.known.n + 100.0)).clamp(1e-6, 0.9)
+        guess(self.known)
     }
 
     fn judge(&mut self, test: &Test, s: &Settings, batch: Batch, keep: f64, counting: Counting) {
@@ -455,23 +463,38 @@ impl Metric {
         // would let the guess of stable's rate see a request before it is bet on.
         let fit_pool = core::mem::take(&mut self.fit_pool);
         let theta = self.theta();
-        let d = match s.bursts {
-            Bursts::Auto => self.bursts.robust(),
-            Bursts::Plain => self.bursts.factor(),
-            Bursts::Off => 1.0,
-        };
+        let d = self.factor(s.bursts);
         let all = outcomes(test, theta, &pool);
         self.money.play(&all.harm.map(|ln| ln / d), cap(s.alpha));
         if counting == Counting::Full && ready(test, &fit_pool) {
             let fit = if fit_pool == pool { all } else { outcomes(test, theta, &fit_pool) };
-            self.pass.play(&fit.pass.map(|ln| ln / d));
+            self.pass.play(&fit.pass.map(|ln| ln / self.pass_factor(s.bursts)));
             self.gross.play(&fit.gross.map(|ln| ln / d));
             let enough = -libm::log(s.beta);
             self.fit |= self.pass.ln_e() >= enough;
             self.gross_excluded |= self.gross.ln_e() >= enough;
         }
         self.bursts.observe(pool.stable, theta);
-        self.known = Counts::new(keep * self.known.n + pool.stable.n, keep * self.known.x + pool.stable.x);
+        self.canary_bursts.observe(pool.canary, guess(self.canary_known));
+        let add = |known: Counts, new: Counts| Counts::new(keep * known.n + new.n, keep * known.x + new.x);
+        (self.known, self.canary_known) = (add(self.known, pool.stable), add(self.canary_known, pool.canary));
+    }
+
+    fn factor(&self, bursts: Bursts) -> f64 {
+        match bursts {
+            Bursts::Auto => self.bursts.robust(),
+            Bursts::Plain => self.bursts.factor(),
+            Bursts::Off => 1.0,
+        }
+    }
+
+    /// Fitness heeds the canary's own bursts too: a fault that comes in bursts on a service without any of its own would else look fit between them.
+    /// Harm does not: there, a canary that begins to fail would blunt the test that is to find it.
+    fn pass_factor(&self, bursts: Bursts) -> f64 {
+        match bursts {
+            Bursts::Auto => self.bursts.robust().max(self.canary_bursts.robust()),
+            Bursts::Plain | Bursts::Off => self.factor(bursts),
+        }
     }
 
     /// Visits every number of the state in the checkpoint's order: the one list that writing and reading share.
@@ -484,14 +507,18 @@ impl Metric {
         let mut latched = f64::from(u8::from(self.fit) + 2 * u8::from(self.gross_excluded));
         f(&mut latched)?;
         (self.fit, self.gross_excluded) = (latched as u8 & 1 != 0, latched as u8 & 2 != 0);
-        let b = &mut self.bursts;
-        let windows = [&mut b.q, &mut b.w, &mut b.windows, &mut b.expected, &mut b.variance, &mut b.seen, &mut b.requests];
-        windows.into_iter().chain([&mut b.q_steps, &mut b.w_steps]).try_for_each(&mut *f)?;
+        self.bursts.each(f)?;
+        self.canary_bursts.each(f)?;
         f(&mut self.stretch.seconds)?;
-        let known = [&mut self.known, &mut b.before, &mut self.stretch.now, &mut self.stretch.worst].into_iter();
+        let known = [&mut self.known, &mut self.canary_known, &mut self.stretch.now, &mut self.stretch.worst].into_iter();
         let batches = [&mut self.pool, &mut self.fit_pool, &mut self.total, &mut self.step_total];
         known.chain(batches.into_iter().flat_map(|b| [&mut b.canary, &mut b.stable])).flat_map(|c| [&mut c.n, &mut c.x]).try_for_each(f)
     }
+}
+
+/// A rate from counts, with half a bad request in a hundred added: one that was never seen to fail is not taken to be perfect.
+fn guess(known: Counts) -> f64 {
+    ((known.x + 0.5) / (known.n + 100.0)).clamp(1e-6, 0.9)
 }
 
 /// Whether a pool can be judged.

@@ -1,7 +1,7 @@
-//! How much errors come in clumps, measured on stable alone.
+//! How much errors come in clumps: measured on stable for every verdict, and on the canary for its fitness.
 //!
 //! Section 5. The bets take requests of one batch as independent; a clump of D errors must then count as one, so every logarithm of
-//! evidence is divided by D. Estimated from earlier batches only, or validity would be lost. Knows nothing of the canary.
+//! evidence is divided by D. Estimated from earlier batches only, or validity would be lost.
 //!
 //! The section's estimate compares each window with the long-run rate, so that an outage of a few minutes, which is no clump but another rate, looks
 //! like clumps of a thousand, and makes every later verdict up to a thousand times slower: a canary that failed half of its requests after a
@@ -25,18 +25,18 @@ const MOST: f64 = 1000.0;
 /// Evidence of overdispersion: squared deviations of stable's errors from what was expected, in windows of one expected error or more.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Burstiness {
-    pub(crate) q: f64,
-    pub(crate) w: f64,
-    pub(crate) windows: f64,
-    pub(crate) expected: f64,
-    pub(crate) variance: f64,
-    pub(crate) seen: f64,
-    pub(crate) requests: f64,
+    q: f64,
+    w: f64,
+    windows: f64,
+    expected: f64,
+    variance: f64,
+    seen: f64,
+    requests: f64,
     /// The window before: requests, and errors.
-    pub(crate) before: Counts,
+    before: Counts,
     /// Squared differences of neighbouring windows, and how many.
-    pub(crate) q_steps: f64,
-    pub(crate) w_steps: f64,
+    q_steps: f64,
+    w_steps: f64,
 }
 
 impl Burstiness {
@@ -56,6 +56,12 @@ impl Burstiness {
             self.before = window;
             (self.expected, self.variance, self.seen, self.requests) = (0.0, 0.0, 0.0, 0.0);
         }
+    }
+
+    /// Visits its numbers in the checkpoint's order.
+    pub(super) fn each<E>(&mut self, f: &mut impl FnMut(&mut f64) -> Result<(), E>) -> Result<(), E> {
+        let windows = [&mut self.q, &mut self.w, &mut self.windows, &mut self.expected, &mut self.variance, &mut self.seen, &mut self.requests];
+        windows.into_iter().chain([&mut self.before.n, &mut self.before.x, &mut self.q_steps, &mut self.w_steps]).try_for_each(f)
     }
 
     /// A window and the one before: how much more they differ than chance allows at the rate that both show.

@@ -167,10 +167,7 @@ impl Analysis {
         // The bet that leads, or the mixture where another one does.
         let there = evidence.ln_best().max(evidence.ln_e());
         let open = (pass_evidence_needed(s.beta) - there).max(0.0);
-        let bursts = match s.bursts {
-            super::Bursts::Auto | super::Bursts::Plain => self.burst_factor(metric),
-            super::Bursts::Off => 1.0,
-        };
+        let bursts = self.pass_burst_factor(metric, s.bursts);
         Some(libm::ceil(needed(speed, open).median * bursts))
     }
 }

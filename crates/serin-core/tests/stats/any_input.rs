@@ -1,4 +1,6 @@
 //! Whatever comes in: no panic, no NaN, and the state can be written and read.
+//!
+//! `PROPTEST_CASES=1000000 cargo test -p serin-core --test stats any_input` goes on for as long as one likes.
 
 use proptest::prelude::*;
 use serin_core::stats::{Analysis, Batch, Bursts, Counting, Counts, Histogram, History, MetricTest, Settings, Split, Test, forecast, interval};
@@ -31,7 +33,6 @@ fn history() -> impl Strategy<Value = Option<History>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn no_input_breaks_the_analysis(
         tests in prop::collection::vec(metric(), 0..4),

@@ -4,6 +4,7 @@
 
 mod analysis;
 mod any_input;
+mod plots;
 mod reference;
 mod rollouts;
 mod simulation;
