@@ -85,10 +85,11 @@ pub fn studies(runs: u32, seed: u64) -> StudyTable {
 fn bursts_of_the_fault(runs: u32, seed: u64) -> StudyRow {
     let scene = Scene { correlation: 0.01, ..Scene::constant(0.0001, 0.005, 5000.0) };
     let settings = Settings { bursts: Bursts::Auto, ..Trial::of_section_12().settings };
-    let trial = Trial { settings, ..Trial::of_section_12() };
-    let one = |i: u32| try_once(&scene, &[(0.5, 1800.0)], &trial, &mut Random::of_run(seed, u64::from(i)));
+    // Five minutes at a quarter come first and cannot be passed: as in a rollout, the confirm step is not the first.
+    let trial = Trial { settings, least_s: 301.0, ..Trial::of_section_12() };
+    let one = |i: u32| try_once(&scene, &[(0.25, 300.0), (0.5, 1800.0)], &trial, &mut Random::of_run(seed, u64::from(i)));
     let ended: Vec<Ended> = (0..runs).map(one).collect();
-    let label = "the fault alone comes in bursts: icc 0.01 boundary w=0.5 · p 0.01 %, 5000/s".to_string();
+    let label = "the fault alone comes in bursts: icc=0.01 boundary w=0.25, 0.5".to_string();
     row(label, &ended, (f64::from(runs), None, None, None), 0.0)
 }
 
