@@ -254,6 +254,7 @@ fn steps() -> Value {
         &[
             ("has(self.weight) != has(self.pause)", "a step is either a weight or a pause: write {weight: 10, hold: 2m} or {pause: {}}", None),
             ("!has(self.pause) || !(has(self.hold) || has(self.confirm) || has(self.maxWait))", "hold, confirm and maxWait belong to a step with a weight; a pause takes {for: 1h}", None),
+            ("!has(self.weight) || string(self.weight).matches('^[0-9]{1,2}([.][0-9]{1,3})?%?$')", "a weight is from 0 to 99 percent: at 100 there is nothing to compare with, and promotion sets it after the last step", Some(".weight")),
             ("!has(self.maxWait) || (has(self.confirm) && self.confirm)", "only a confirm step waits for an answer: add confirm: true, or leave maxWait out", Some(".maxWait")),
         ],
         step,

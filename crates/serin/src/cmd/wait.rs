@@ -16,7 +16,7 @@ use crate::view::why::why;
 /// Wait until a release is promoted, paused or rolled back
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Ends at the first of the states named. A state that is not named and ends the rollout all the same ends the wait with 1.\n\nExit codes: 0 it came; 1 another end came, or none in time; 2 no answer.\n\nExamples:\n  serin wait my-app --for promoted --timeout 1h\n  serin wait my-app --for paused,rolledback"
+    after_help = "Ends at the first of the states named. A state that is not named and ends the rollout all the same ends the wait with 1.\n\nExit codes: 0 it came; 1 another end came, or none in time; 2 no answer.\n\nExamples:\n  serin wait my-app --for promoted --timeout 1h\n  serin wait my-app --version v2 --for promoted\n  serin wait my-app --for paused,rolledback"
 )]
 pub(crate) struct WaitArgs {
     /// The release
@@ -24,6 +24,9 @@ pub(crate) struct WaitArgs {
     /// What to wait for
     #[arg(long = "for", value_enum, value_delimiter = ',', value_name = "STATES", default_value = "promoted")]
     states: Vec<Awaited>,
+    /// That this version is promoted, or rolled back; without it whatever version it is
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
     /// How long
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = super::duration)]
     timeout: Duration,
@@ -44,15 +47,16 @@ enum Awaited {
 }
 
 /// Where the release stands, if at one of them. A status of another generation, or a spec that nobody has looked at, says nothing.
-fn stands(release: &CanaryRelease) -> Option<Awaited> {
+fn stands(release: &CanaryRelease, version: Option<&str>) -> Option<Awaited> {
     let status = release.status.as_ref()?;
     if status.observed_generation != release.metadata.generation {
         return None;
     }
+    let is = |v: &Option<serin_api::status::VersionStatus>| version.is_none_or(|wanted| v.as_ref().is_some_and(|v| v.version == wanted));
     match status.phase.as_deref()? {
-        "Idle" => status.conditions.iter().any(|c| c.type_ == "Promoted" && c.status == "True").then_some(Awaited::Promoted),
-        "Paused" => Some(Awaited::Paused),
-        "RolledBack" => Some(Awaited::Rolledback),
+        "Idle" if is(&status.stable) => status.conditions.iter().any(|c| c.type_ == "Promoted" && c.status == "True").then_some(Awaited::Promoted),
+        "Paused" if is(&status.canary) => Some(Awaited::Paused),
+        "RolledBack" if is(&status.canary) => Some(Awaited::Rolledback),
         _ => None,
     }
 }
@@ -65,7 +69,7 @@ pub(crate) async fn run(args: WaitArgs, cluster: &ClusterArgs) -> Outcome {
     pin_mut!(changes);
     let end = tokio::time::Instant::now() + args.timeout;
     loop {
-        match stands(&last) {
+        match stands(&last, args.version.as_deref()) {
             Some(state) if args.states.contains(&state) => return answer(&args, &last, state),
             Some(Awaited::Rolledback) => {
                 say(&args, &last, "rolledback")?;

@@ -72,9 +72,10 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
         lab = RunningLab::start(LabOptions { envoy: args.envoy.clone(), ..LabOptions::default() }) => lab?,
         () = crate::cli::interrupted() => { story.end(); return Ok(Exit::Interrupted); }
     };
+    // Once it is told and kept, Ctrl-C is the way to end it: the demo's own answer stands then.
     let outcome = tokio::select! {
         outcome = with_lab(&args, &lab, &story, begin) => outcome,
-        () = crate::cli::interrupted() => Ok(Exit::Interrupted),
+        () = interrupted_before(&story) => Ok(Exit::Interrupted),
     };
     story.end();
     lab.stop().await;
@@ -83,29 +84,40 @@ pub(crate) async fn run(args: DemoArgs) -> Outcome {
 
 async fn with_lab(args: &DemoArgs, lab: &RunningLab, story: &Story, begin: Instant) -> Outcome {
     let controller = Running::start(lab.kubeconfig(), args.external_controller).await?;
-    let outcome = tokio::select! {
-        outcome = tour::tour(args, lab, story, begin) => outcome,
+    let summary = tokio::select! {
+        summary = tour::tour(args, lab, story, begin) => summary?,
         // Without its controller the demo would wait for nothing.
-        failure = controller.ended() => Err(failure),
+        failure = controller.ended() => return Err(failure),
     };
-    let exit = match outcome {
-        Ok(summary) => {
-            if let Some(format) = args.output {
-                crate::cmd::print(format, &summary)?;
-            }
-            if summary.differences.is_empty() { Ok(Exit::Done) } else { Ok(Exit::No) }
-        }
-        Err(failure) => Err(failure),
-    };
-    if args.keep && exit.is_ok() {
+    if let Some(format) = args.output {
+        crate::cmd::print(format, &summary)?;
+    }
+    let exit = if summary.differences.is_empty() { Exit::Done } else { Exit::No };
+    if args.keep {
+        story.all_is_told();
         keep(lab, story)?;
         // Someone who tries things needs somebody who calls.
-        let _callers = tour::callers(&DemoArgs { log: None, ..args.clone() }, lab)?;
-        story.now("running until Ctrl-C");
-        std::future::pending::<()>().await;
+        let callers = tour::callers(&DemoArgs { log: None, ..args.clone() }, lab)?;
+        story.now(format!("running, with {} requests/s, until Ctrl-C", args.rate));
+        tokio::select! {
+            () = crate::cli::interrupted() => {}
+            failure = controller.ended() => return Err(failure),
+            () = lab.failed() => return Err(Failure::new("a part of the lab failed for good").hint("serin lab logs")),
+        }
+        callers.stop().await;
     }
     controller.stop().await;
-    exit
+    Ok(exit)
+}
+
+/// Ctrl-C while the story is told.
+async fn interrupted_before(story: &Story) {
+    loop {
+        crate::cli::interrupted().await;
+        if !story.told() {
+            return;
+        }
+    }
 }
 
 fn keep(lab: &RunningLab, story: &Story) -> Result<(), Failure> {

@@ -73,6 +73,9 @@ pub(crate) struct Rollout {
     pub(crate) ended: f64,
     /// From the first weight to the last, in seconds.
     pub(crate) exposed: f64,
+    /// From the moment at which its weight was seen at 0 to the begin of the last request that it answered, in milliseconds;
+    /// negative: all began before. Only of a rollout that was taken back.
+    pub(crate) last_request_after_zero_ms: Option<f64>,
     /// Its weights, in order.
     pub(crate) steps: Vec<Step>,
     /// What was decided, in order, with the reasons.
@@ -181,6 +184,10 @@ fn rollout(uid: &str, statuses: &[Seen], weights: &[Weights], log: &[Sample]) ->
     let steps = steps(&stable, &canary, began, ended, weights, &within);
     let (canary_requests, canary_failed) = served(within.iter().copied(), &canary);
     let (stable_requests, stable_failed) = served(within.iter().copied(), &stable);
+    let back = past.as_ref().is_some_and(|p| p.outcome == "RolledBack");
+    let zero = weights.iter().rev().find(|w| w.at >= began && w.at <= ended && w.shares.get(&canary).is_none_or(|share| *share <= 0.0)).map(|w| w.at);
+    let met = log.iter().filter(|e| by(e, &canary)).map(|e| e.at).max();
+    let late = zero.zip(met).filter(|_| back).map(|(zero, met)| (met.as_secs_f64() - zero.as_secs_f64()) * 1000.0);
     let hit = within.iter().filter(|e| failed(e) && by(e, &canary)).copied();
     Some(Rollout {
         uid: uid.to_string(),
@@ -189,6 +196,7 @@ fn rollout(uid: &str, statuses: &[Seen], weights: &[Weights], log: &[Sample]) ->
         began: s(began),
         ended: s(ended),
         exposed: steps.first().zip(steps.last()).map_or(0.0, |(a, b)| b.to - a.from),
+        last_request_after_zero_ms: late.map(|ms| (ms * 10.0).round() / 10.0),
         decisions: decisions(&statuses[first..=(last + 1).min(statuses.len() - 1)]),
         steps,
         canary_requests,

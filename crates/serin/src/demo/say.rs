@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,6 +16,7 @@ pub(crate) struct Story {
     bar: Arc<ProgressBar>,
     /// The story is the answer, and goes to standard output; with `-o json` the answer is the summary, and the story is talk.
     told_as: ToldAs,
+    told: Arc<AtomicBool>,
 }
 
 /// To which stream the story goes.
@@ -34,7 +36,7 @@ impl Story {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(100));
-        Self { bar: Arc::new(bar), told_as }
+        Self { bar: Arc::new(bar), told_as, told: Arc::default() }
     }
 
     /// A line of the story.
@@ -66,6 +68,16 @@ impl Story {
     /// What is waited for now.
     pub(crate) fn now(&self, text: impl Into<String>) {
         self.bar.set_message(text.into());
+    }
+
+    /// The story is over; what follows is only kept running.
+    pub(crate) fn all_is_told(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the story is over.
+    pub(crate) fn told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// The live line goes away.

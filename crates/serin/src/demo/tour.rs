@@ -29,9 +29,9 @@ use crate::web::Web;
 /// Requests of one measurement of a split.
 const SAMPLE: u64 = 1_500;
 /// A pod of the lab is ready in well under a second; a machine under load takes its time.
-const PODS_READY: Duration = Duration::from_secs(30);
-/// A rollout of the demo takes some ten seconds; this long and it has gone wrong.
-const ROLLOUT: Duration = Duration::from_secs(60);
+const PODS_READY: Duration = Duration::from_secs(60);
+/// A rollout of the demo takes some ten seconds, on a starved machine several times that; this long and it has gone wrong.
+const ROLLOUT: Duration = Duration::from_secs(180);
 /// For weights to be with the proxy; a change in the lab takes some milliseconds.
 const TAKES_EFFECT: Duration = Duration::from_millis(500);
 
@@ -218,7 +218,7 @@ fn tell(r: &Rollout, story: &Story) -> Result<(), Failure> {
     if r.outcome == "Promoted" {
         story.fact("promoted", &format!("in {took} · {} is kept and may be deleted", r.stable))?;
     } else {
-        story.fact("taken back", &format!("{:.1} s after its first request", r.exposed))?;
+        story.fact("taken back", &format!("{:.1} s after its first weight{}", r.exposed, last_request(r)))?;
     }
     for d in r.decisions.iter().filter(|d| !matches!(d.reason.as_str(), "Bakes" | "Adopted" | "TakenBack")) {
         story.fact(&format!("{:.1} s", d.at), &d.message)?;
@@ -228,6 +228,12 @@ fn tell(r: &Rollout, story: &Story) -> Result<(), Failure> {
         story.fact("next", &format!("{} will not be tried again until it changes: serin retry my-app", r.canary))?;
     }
     Ok(())
+}
+
+/// When the last request met the version that was taken back, beside the moment at which its weight was seen at 0.
+fn last_request(r: &Rollout) -> String {
+    let Some(late) = r.last_request_after_zero_ms else { return String::new() };
+    if late < 0.0 { format!(" · no request began there once its weight was 0 (the last one {:.0} ms before)", -late) } else { format!(" · its last request began {late:.0} ms after its weight was 0") }
 }
 
 /// What the tour has found, before it is put together.

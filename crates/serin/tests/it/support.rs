@@ -101,6 +101,12 @@ impl Lab {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
+    /// Runs kubectl against it; what it said, whether it worked or not.
+    pub(crate) fn try_kubectl(&self, args: &[&str]) -> Result<String, String> {
+        let out = self.command(kubectl_path()).args(args).output().expect("kubectl runs");
+        if out.status.success() { Ok(String::from_utf8_lossy(&out.stdout).into_owned()) } else { Err(said(&out)) }
+    }
+
     /// Applies text.
     pub(crate) fn apply(&self, text: &str) {
         let file = self.state.path().join("applied.yaml");

@@ -1,0 +1,109 @@
+//! The commands against a cluster that answers: a lab with a controller, and nobody who calls.
+
+use serde_json::Value;
+
+use crate::support::{Lab, alone, example, said, until};
+
+fn json(lab: &Lab, args: &[&str]) -> Value {
+    let out = lab.serin(args);
+    assert!(out.status.success(), "serin {}: {}", args.join(" "), said(&out));
+    serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("serin {}: {e}: {}", args.join(" "), said(&out)))
+}
+
+fn text(lab: &Lab, args: &[&str], code: i32) -> String {
+    let out = lab.serin(args);
+    assert_eq!(out.status.code(), Some(code), "serin {}: {}", args.join(" "), said(&out));
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn every_command_answers_a_person_and_a_machine() {
+    let _alone = alone();
+    let lab = Lab::up(&["--controller"]);
+    assert!(text(&lab, &["get"], 0).contains("no CanaryRelease in namespace default"));
+    assert!(text(&lab, &["status", "my-app"], 2).contains("no CanaryRelease my-app in namespace default; there is none\n  serin get -A"));
+    lab.kubectl(&["apply", "-f", example("article").to_str().expect("a path")]);
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v2", "--timeout=60s"]);
+    lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
+    lab.release("the split is found", |s| s["phase"] == "Paused");
+
+    // kubectl and serin print the same columns.
+    let (ours, theirs) = (text(&lab, &["get"], 0), lab.kubectl(&["get", "can"]));
+    let heads = |text: &str| text.lines().next().unwrap_or_default().split_whitespace().map(str::to_string).collect::<Vec<_>>();
+    assert_eq!(heads(&ours), heads(&theirs));
+    assert_eq!(heads(&ours), ["NAME", "SERVICE", "STABLE", "CANARY", "WEIGHT", "PHASE", "MESSAGE", "AGE"]);
+    assert!(ours.contains("my-app   my-app    v1       v2       10%      Paused"), "{ours}");
+    assert!(lab.kubectl(&["get", "serin"]).contains("my-app"), "by its category");
+    assert!(text(&lab, &["get", "-A", "-o", "wide"], 0).lines().nth(1).is_some_and(|l| l.starts_with("default ") && l.ends_with("1/3")));
+    assert_eq!(text(&lab, &["get", "-o", "name"], 0), "canaryrelease.serin.dev/my-app\n");
+    assert_eq!(json(&lab, &["get", "my-app", "-o", "json"])["kind"], "CanaryRelease");
+    assert_eq!(json(&lab, &["get", "-o", "json"])["items"].as_array().map(Vec::len), Some(1));
+    assert!(text(&lab, &["get", "my-ap"], 2).contains("no CanaryRelease my-ap in namespace default; there is my-app\n  serin get"));
+    assert!(text(&lab, &["get", "-l", "team=shop"], 0).contains("no CanaryRelease"));
+
+    let status = json(&lab, &["status", "my-app", "-o", "json"]);
+    assert_eq!((status["phase"].as_str(), status["weight"].as_str()), (Some("Paused"), Some("10 % set · not measured yet")));
+    assert!(text(&lab, &["status", "my-app"], 0).contains("serin resume my-app"));
+    assert!(text(&lab, &["why", "my-app"], 0).starts_with("my-app  the split was there when Serin came"));
+    assert_eq!(json(&lab, &["why", "my-app", "-o", "json"])["reason"], "Paused");
+
+    // Requests: done, refused, and remembered.
+    assert_eq!(json(&lab, &["resume", "my-app", "--reason", "go on", "-o", "json"])["refused"], Value::Null);
+    lab.release("it goes on", |s| s["phase"] == "Progressing");
+    assert!(text(&lab, &["retry", "my-app"], 1).contains("retry was refused: "));
+    text(&lab, &["pause", "my-app", "--reason", "lunch"], 0);
+    assert!(text(&lab, &["wait", "my-app", "--for", "paused", "--timeout", "30s"], 0).starts_with("my-app  paused: "));
+    assert!(text(&lab, &["wait", "my-app", "--for", "promoted", "--timeout", "200ms"], 1).starts_with("my-app  not in time: "));
+    text(&lab, &["abort", "my-app", "--reason", "enough"], 0);
+    assert!(text(&lab, &["wait", "my-app", "--for", "rolledback", "--version", "v2", "--timeout", "60s"], 0).starts_with("my-app  rolledback: "));
+    let history = json(&lab, &["history", "my-app", "-o", "json"]);
+    assert_eq!(history["rollouts"][0]["outcome"], "RolledBack");
+    let asked: Vec<&str> = history["requests"].as_array().expect("requests").iter().filter_map(|r| r["action"].as_str()).collect();
+    assert_eq!(asked, ["resume", "retry", "pause", "abort"]);
+    assert!(text(&lab, &["history", "my-app"], 0).contains("v1 → v2"));
+    text(&lab, &["retry", "my-app"], 0);
+    until("v2 is tried again", || {
+        let phase = json(&lab, &["status", "my-app", "-o", "json"])["phase"].clone();
+        if phase == "RolledBack" { Err(phase.to_string()) } else { Ok(()) }
+    });
+}
+
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn what_nothing_carries_out_is_refused_by_the_api_server_by_name() {
+    let _alone = alone();
+    let lab = Lab::up(&[]);
+    let refused = |spec: &str| {
+        let text = format!("apiVersion: serin.dev/v1alpha1\nkind: CanaryRelease\nmetadata: {{name: r}}\nspec: {spec}\n");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        lab.try_kubectl(&["apply", "-f", file.path().to_str().expect("a path")])
+    };
+    for (spec, said) in [
+        ("{service: a, hooks: [{name: x}]}", "not supported yet: spec.hooks"),
+        ("{service: a, policy: default}", "not supported yet: spec.policy"),
+        ("{service: a, mode: Observe}", "not supported yet: spec.mode: Observe"),
+        ("{service: a, traffic: {mirror: '10%'}}", "not supported yet: spec.traffic.mirror"),
+        ("{service: a, analysis: {metrics: [{name: p, promql: {query: x}}]}}", "not supported yet: spec.analysis.metrics[].promql"),
+        ("{service: a, steps: [{weight: 10, pause: {}}]}", "either a weight or a pause"),
+        ("{service: a, steps: [{pause: {}}]}", "no step has a weight"),
+        ("{service: a, steps: [{weight: 101}]}", "from 0 to 99 percent"),
+        ("{service: a, steps: [{weight: 100}]}", "from 0 to 99 percent"),
+        ("{service: a, steps: [{weight: -1}]}", "from 0 to 99 percent"),
+        ("{service: a, steps: [{weight: '100%'}]}", "from 0 to 99 percent"),
+        ("{service: a, steps: [{weight: '1.2345%'}]}", "should match"),
+        ("{service: a, traffic: {settle: soon}}", "should match"),
+        ("{service: a, analysis: {metrics: [{name: e, errorRate: {margin: '1%', max: '2%'}}]}}", "max is a limit of its own"),
+        ("{service: a, stepps: []}", "unknown field"),
+        ("{}", "service"),
+    ] {
+        let result = refused(spec);
+        assert!(result.as_ref().is_err_and(|e| e.contains(said)), "{spec}: {result:?}");
+    }
+    assert!(refused("{service: a}").is_ok());
+    let spec = lab.object("canaryrelease", "r")["spec"].clone();
+    assert_eq!((spec["steps"][4]["weight"].as_i64(), spec["analysis"]["interval"].as_str(), spec["traffic"]["settle"].as_str()), (Some(50), Some("10s"), Some("10s")), "{spec:#}");
+    assert!(refused("{service: a, steps: [{weight: 1, hold: 30s}, {weight: '0.5%'}, {pause: {for: 1h}}, {weight: 50, confirm: true, maxWait: 24h}]}").is_ok());
+}
