@@ -110,6 +110,7 @@ pub async fn start(store: Store, config: MeshConfig, stop: CancellationToken) ->
     let mut ports = Ports { outbound, known: BTreeMap::new() };
     let (first, mut complaints) = ports.snapshot(&World::read(&store)).map_err(io("find a port"))?;
     tell(&store, &BTreeMap::new(), &complaints);
+    let begun = first.version;
     let (gateways_out, gateways) = watch::channel(ports.known.clone());
     let (snapshots, for_envoy) = watch::channel(Arc::new(first));
     let (verdicts_out, mut verdicts) = mpsc::channel(256);
@@ -132,8 +133,18 @@ pub async fn start(store: Store, config: MeshConfig, stop: CancellationToken) ->
         let (store, stop) = (store.clone(), stop.clone());
         tokio::spawn(async move {
             let mut told: BTreeMap<Complaint, ()> = complaints.drain(..).map(|c| (c, ())).collect();
+            // From what was read first, and after a gap from what was read last: nothing between the two is missed.
+            let mut known = begun;
             loop {
-                let Ok(mut changes) = store.watch(None, None, None) else { continue };
+                let mut changes = match store.watch(None, None, Some(known)) {
+                    Ok(changes) => changes,
+                    Err(_) => {
+                        known = 0;
+                        tokio::time::sleep(GATHER).await;
+                        let Ok(changes) = store.watch(None, None, None) else { continue };
+                        changes
+                    }
+                };
                 loop {
                     let event = tokio::select! {
                         event = changes.next() => event,
@@ -141,22 +152,20 @@ pub async fn start(store: Store, config: MeshConfig, stop: CancellationToken) ->
                     };
                     let Ok(event) = event else { break };
                     let resource = &event.key.resource;
-                    if !KINDS.iter().any(|(g, p)| *g == resource.group && *p == resource.plural) {
+                    // Of a burst the first event has brought all of it.
+                    if event.version <= known || !KINDS.iter().any(|(g, p)| *g == resource.group && *p == resource.plural) {
                         continue;
                     }
                     tokio::time::sleep(GATHER).await;
                     let world = World::read(&store);
+                    known = world.version;
                     match ports.snapshot(&world) {
                         Ok((snapshot, complaints)) => {
                             tell(&store, &told, &complaints);
                             told = complaints.into_iter().map(|c| (c, ())).collect();
                             gateways_out.send_if_modified(|now| std::mem::replace(now, ports.known.clone()) != ports.known);
-                            snapshots.send_if_modified(|now| {
-                                let changed = now.resources != snapshot.resources || now.listeners != snapshot.listeners;
-                                // The version goes on even when nothing of it reaches Envoy.
-                                *now = Arc::new(snapshot);
-                                changed || now.version > event.version
-                            });
+                            // Sent even when nothing of it reaches Envoy: what is in force is then of this version all the same.
+                            snapshots.send_replace(Arc::new(snapshot));
                         }
                         Err(error) => tracing::warn!(%error, "no port for a gateway"),
                     }

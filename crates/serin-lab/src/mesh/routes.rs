@@ -38,7 +38,7 @@ pub(super) fn outbound(world: &World, caller: &str, complaints: &mut Vec<Complai
             };
             for host in covered {
                 if !taken.contains_key(&host) {
-                    let table = Http { world, vs, gateway: MESH, complaints }.routes();
+                    let table = Http { world, vs, gateway: MESH, complaints, delegated: false }.routes();
                     taken.insert(host, table);
                 }
             }
@@ -76,7 +76,7 @@ pub(super) fn gateways(world: &World, complaints: &mut Vec<Complaint>) -> Vec<(S
                 for host in list(vs, "/spec/hosts").iter().filter_map(Value::as_str) {
                     let written = hosts::resolve(host, text(vs, "/metadata/namespace"));
                     if served.iter().any(|s| *s == "*" || s == host || hosts::covers(s, &written) || hosts::covers(&written, s)) {
-                        let routes = Http { world, vs, gateway: &full, complaints }.routes();
+                        let routes = Http { world, vs, gateway: &full, complaints, delegated: false }.routes();
                         merged.entry(host.to_string()).or_default().extend(routes);
                     }
                 }
@@ -158,6 +158,8 @@ struct Http<'a> {
     vs: &'a Value,
     gateway: &'a str,
     complaints: &'a mut Vec<Complaint>,
+    /// It is a delegate, which may not delegate again: a cycle would have no end.
+    delegated: bool,
 }
 
 impl Http<'_> {
@@ -177,12 +179,16 @@ impl Http<'_> {
         let mut all = Vec::new();
         for (i, http) in list(vs, "/spec/http").iter().enumerate() {
             if let Some(delegate) = http.get("delegate") {
+                if self.delegated {
+                    self.complain(format!("http[{i}] of a delegate delegates again, which Istio does not allow: it is left out"));
+                    continue;
+                }
                 let namespace = delegate["namespace"].as_str().unwrap_or(text(vs, "/metadata/namespace")).to_string();
                 let name = text(delegate, "/name").to_string();
                 let found = self.world.routes.iter().find(|v| text(v, "/metadata/namespace") == namespace && text(v, "/metadata/name") == name);
                 match found {
                     Some(other) => {
-                        let inner = Http { world: self.world, vs: other, gateway: self.gateway, complaints: self.complaints }.routes();
+                        let inner = Http { world: self.world, vs: other, gateway: self.gateway, complaints: self.complaints, delegated: true }.routes();
                         all.extend(inner.into_iter().flat_map(|r| self.under(http, r)));
                     }
                     None => self.complain(format!("http[{i}] delegates to {namespace}/{name}, which is not there")),
@@ -352,6 +358,9 @@ impl Http<'_> {
         let several = list(http, "/mirrors").iter().map(|m| (&m["destination"], m.get("percentage")));
         for (destination, percentage) in single.into_iter().chain(several) {
             let percent = percentage.and_then(|p| p["value"].as_f64()).unwrap_or(100.0);
+            if percent <= 0.0 {
+                continue;
+            }
             out.request_mirror_policies.push(route::route_action::RequestMirrorPolicy {
                 cluster: self.cluster(destination),
                 runtime_fraction: Some(core::RuntimeFractionalPercent { default_value: Some(fraction(percent)), ..Default::default() }),
@@ -381,10 +390,10 @@ impl Http<'_> {
     }
 }
 
-/// Without `retries`: twice, on failures before a response; a retry stays in its subset (`docs/istio.md`).
+/// Without `retries`: twice; with `retries` and no `attempts`: none. Without `retryOn`: on failures before a response; a retry stays in its subset (`docs/istio.md`).
 fn retries(wanted: Option<&Value>) -> route::RetryPolicy {
     const DEFAULT: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
-    let attempts = wanted.and_then(|r| r["attempts"].as_u64()).and_then(|n| u32::try_from(n).ok()).unwrap_or(2);
+    let attempts = wanted.and_then(|r| r["attempts"].as_u64()).and_then(|n| u32::try_from(n).ok()).unwrap_or(if wanted.is_some() { 0 } else { 2 });
     let on = wanted.and_then(|r| r["retryOn"].as_str()).unwrap_or(DEFAULT);
     let (names, codes): (Vec<&str>, Vec<&str>) = on.split(',').map(str::trim).partition(|part| part.parse::<u32>().is_err());
     let mut names = names.join(",");
