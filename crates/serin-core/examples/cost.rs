@@ -70,7 +70,11 @@ fn main() -> std::io::Result<()> {
     for metrics in [1, 2, 20] {
         let (analysis, (us, allocations)) = judged(metrics);
         let text = analysis.to_checkpoint();
-        writeln!(out, "judge a reading of {metrics:>2} metrics {us:>8.2} µs {allocations:>6.2} allocations · checkpoint {:>4} bytes a metric", text.len() / metrics)?;
+        writeln!(
+            out,
+            "judge a reading of {metrics:>2} metrics {us:>8.2} µs {allocations:>6.2} allocations · checkpoint {:>4} bytes a metric",
+            text.len() / metrics
+        )?;
         let (us, _) = measure(|| {
             let text = analysis.to_checkpoint();
             black_box(Analysis::from_checkpoint(&text).is_ok());

@@ -25,7 +25,8 @@ fn main() -> std::io::Result<()> {
             let both = |weight: f64| pass_speed(p, weight, margin, 1.0).map(|s| needed(s, pass_evidence_needed(0.05)));
             let time = |weight: f64, rate: f64| {
                 let stream = Stream { weight, rate, bursts: 1.0 };
-                both(weight).map_or_else(String::new, |n| format!("{} / {}", text(minutes(n.median, &stream)), text(minutes(n.ninety, &stream))))
+                both(weight)
+                    .map_or_else(String::new, |n| format!("{} / {}", text(minutes(n.median, &stream)), text(minutes(n.ninety, &stream))))
             };
             let n = both(0.5).map_or_else(String::new, |n| format!("{:.0} / {:.0}", n.median, n.ninety));
             let times = [time(0.5, 5.0), time(0.5, 50.0), time(0.1, 50.0), time(0.1, 500.0)].join(" | ");

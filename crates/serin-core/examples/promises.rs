@@ -14,7 +14,8 @@ use serin_core::units::Weight;
 
 fn default_plan() -> Option<Plan> {
     let minutes = |m: u64| Duration::from_secs(60 * m);
-    let step = |percent: u32| Some(Step::Weight { weight: Weight::percent(percent)?, hold: minutes(2), confirm: percent == 50, max_wait: None });
+    let step =
+        |percent: u32| Some(Step::Weight { weight: Weight::percent(percent)?, hold: minutes(2), confirm: percent == 50, max_wait: None });
     let spec = PlanSpec {
         desired: None,
         trigger: Trigger::Automatic,

@@ -3,8 +3,8 @@
 //! Uses every core; what it prints is in `docs/statistics.md`.
 
 use std::io::Write as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serin_core::stats::world::{ReferenceTable, reference_cell, reference_cells};
 

@@ -148,7 +148,9 @@ fn median_and_ninety(mut values: Vec<f64>) -> Option<(f64, f64)> {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |s: f64| duration_text(Duration::from_secs_f64(s.clamp(0.0, 1e9)));
-        let within = |t: Option<(f64, f64)>| t.map_or_else(String::new, |(m, n)| format!("; half within {}, nine of ten within {}", time(m), time(n)));
+        let within = |t: Option<(f64, f64)>| {
+            t.map_or_else(String::new, |(m, n)| format!("; half within {}, nine of ten within {}", time(m), time(n)))
+        };
         writeln!(f, "{} rollouts simulated, seed {}, each at most {}", count(self.runs as f64), self.seed, time(self.longest_s))?;
         writeln!(f, "  promoted     {}{}", self.promoted, within(self.promoted_s))?;
         write!(f, "  rolled back  {}{}", self.rolled_back, within(self.rolled_back_s))?;

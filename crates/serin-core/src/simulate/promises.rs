@@ -87,7 +87,11 @@ impl fmt::Display for PromiseTable {
         for (cell, o) in &self.cells {
             if head != Some(cell.worse) {
                 head = Some(cell.worse);
-                let what = if cell.worse > 0.0 { "worse by exactly the margin: may be aborted, must not be promoted" } else { "identical: must not be aborted" };
+                let what = if cell.worse > 0.0 {
+                    "worse by exactly the margin: may be aborted, must not be promoted"
+                } else {
+                    "identical: must not be aborted"
+                };
                 writeln!(f, "{what} ({} runs a cell)\n{:<9}{:>7}{:>8}  {:>26}  {:>8}", o.runs, "rate", "p %", "req/s", "", "median")?;
             }
             let bake = o.by_step.get(&(self.steps + 1)).copied().unwrap_or(0) as f64 / o.runs.max(1) as f64;

@@ -105,7 +105,8 @@ impl Record<'_> {
             Arms::AsRecorded => {
                 let odds = if share < 1.0 { share / (1.0 - share) } else { f64::INFINITY };
                 let there = if poll.stable.n > 0.0 { poll.canary.n / poll.stable.n } else { f64::INFINITY };
-                let (keep_canary, keep_stable) = if there > odds { (odds / there, 1.0) } else { (1.0, if odds > 0.0 { there / odds } else { 1.0 }) };
+                let (keep_canary, keep_stable) =
+                    if there > odds { (odds / there, 1.0) } else { (1.0, if odds > 0.0 { there / odds } else { 1.0 }) };
                 let keep_canary = if keep_canary.is_nan() { 1.0 } else { keep_canary };
                 (thin(&poll.canary, keep_canary, &mut self.random), thin(&poll.stable, keep_stable, &mut self.random))
             }

@@ -142,7 +142,10 @@ impl<'a> Stage<'a> {
         let route = Route {
             object: ObjectName { namespace: "default".into(), name: "app".into() },
             resource_version: "1".into(),
-            splits: vec![Split { label: "spec.http[0]".into(), shares: vec![(stable.clone(), Weight::ALL), (canary.clone(), Weight::ZERO)] }],
+            splits: vec![Split {
+                label: "spec.http[0]".into(),
+                shares: vec![(stable.clone(), Weight::ALL), (canary.clone(), Weight::ZERO)],
+            }],
             manager: None,
             mark: None,
         };
@@ -293,7 +296,12 @@ impl<'a> Stage<'a> {
             Phase::Idle if self.state.history.last().is_some() => {
                 Some(End::RolledBack { metric: None, why: reasons.first().map(ToString::to_string).unwrap_or_default() })
             }
-            Phase::Idle | Phase::Preparing(_) | Phase::Progressing(_) | Phase::Paused(..) | Phase::Promoting(_) | Phase::RollingBack(..) => None,
+            Phase::Idle
+            | Phase::Preparing(_)
+            | Phase::Progressing(_)
+            | Phase::Paused(..)
+            | Phase::Promoting(_)
+            | Phase::RollingBack(..) => None,
         }
     }
 

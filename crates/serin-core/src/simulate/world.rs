@@ -133,13 +133,19 @@ impl World {
         let share = |v: f64| (0.0..=1.0).contains(&v);
         let positive = |v: f64| v > 0.0 && v.is_finite();
         let rates = &self.requests_per_s;
-        check(!rates.is_empty() && rates.iter().all(|r| (0.0..=1e7).contains(r)), "requestsPerS: one number per hour, from 0 to 10 million");
+        check(
+            !rates.is_empty() && rates.iter().all(|r| (0.0..=1e7).contains(r)),
+            "requestsPerS: one number per hour, from 0 to 10 million",
+        );
         check(share(self.error_rate), "errorRate: a fraction from 0 to 1, as 0.01 for 1 %");
         check(share(self.swing), "swing: a fraction from 0 to 1");
         check(positive(self.swing_s), "swingS: seconds above 0");
         check((0.0..1.0).contains(&self.bursts), "bursts: an inner correlation from 0 to below 1, as 0.01");
         check(positive(self.latency.median_ms) && positive(self.latency.sigma), "latency: medianMs and sigma above 0");
-        check(self.outages.iter().all(|o| o.from_s.is_finite() && o.seconds.is_finite() && share(o.errors)), "outages: fromS, seconds, and errors from 0 to 1");
+        check(
+            self.outages.iter().all(|o| o.from_s.is_finite() && o.seconds.is_finite() && share(o.errors)),
+            "outages: fromS, seconds, and errors from 0 to 1",
+        );
         let sound = |f: &Fault| (-1.0..=1.0).contains(&f.errors) && positive(f.slower) && f.added_ms.is_finite();
         check(self.faults.iter().all(sound), "faults: errors from -1 to 1, slower above 0, addedMs a number");
         found

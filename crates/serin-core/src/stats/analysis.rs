@@ -355,12 +355,13 @@ impl Analysis {
         w.number(self.failed.map_or(0.0, |i| i as f64 + 1.0));
         w.number(self.most_ln_e);
         for m in &self.metrics {
-            m.clone().each(&mut |n| {
-                w.number(*n);
-                Ok(())
-            })
-            // Writing has no way to fail.
-            .unwrap_or_default();
+            m.clone()
+                .each(&mut |n| {
+                    w.number(*n);
+                    Ok(())
+                })
+                // Writing has no way to fail.
+                .unwrap_or_default();
         }
         w.finish(FORMAT)
     }

@@ -60,7 +60,8 @@ impl Burstiness {
 
     /// Visits its numbers in the checkpoint's order.
     pub(super) fn each<E>(&mut self, f: &mut impl FnMut(&mut f64) -> Result<(), E>) -> Result<(), E> {
-        let windows = [&mut self.q, &mut self.w, &mut self.windows, &mut self.expected, &mut self.variance, &mut self.seen, &mut self.requests];
+        let windows =
+            [&mut self.q, &mut self.w, &mut self.windows, &mut self.expected, &mut self.variance, &mut self.seen, &mut self.requests];
         windows.into_iter().chain([&mut self.before.n, &mut self.before.x, &mut self.q_steps, &mut self.w_steps]).try_for_each(f)
     }
 

@@ -130,7 +130,8 @@ const COARSEST: f64 = 0.05;
 pub fn graded_margin(p: f64, margin: f64, ratio: f64, beta: f64, stream: &Stream, minutes_there: f64) -> Option<f64> {
     let grades = GRADES.iter().map(|g| g * margin).enumerate().filter(|(i, m)| *i == 0 || *m <= COARSEST).map(|(_, m)| m);
     let fits = |m: &f64| {
-        pass_speed(p, stream.weight, *m, ratio).is_some_and(|s| minutes(needed(s, pass_evidence_needed(beta)).ninety, stream) <= minutes_there)
+        pass_speed(p, stream.weight, *m, ratio)
+            .is_some_and(|s| minutes(needed(s, pass_evidence_needed(beta)).ninety, stream) <= minutes_there)
     };
     grades.into_iter().find(fits)
 }

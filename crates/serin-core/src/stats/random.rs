@@ -83,7 +83,7 @@ impl Random {
 
     /// Poisson, of this mean.
     pub fn poisson(&mut self, mean: f64) -> f64 {
-        if !(mean > 0.0) {
+        if mean.is_nan() || mean <= 0.0 {
             return 0.0;
         }
         if mean < 10.0 {
@@ -185,7 +185,17 @@ mod tests {
     #[test]
     fn counts_have_the_mean_and_spread_of_their_law() {
         let mut r = Random::new(1);
-        for (n, p) in [(1.0, 0.3), (20.0, 0.5), (450.0, 0.001), (450.0, 0.01), (1000.0, 0.009), (1000.0, 0.011), (5000.0, 0.4), (5000.0, 0.97), (1e9, 0.2)] {
+        for (n, p) in [
+            (1.0, 0.3),
+            (20.0, 0.5),
+            (450.0, 0.001),
+            (450.0, 0.01),
+            (1000.0, 0.009),
+            (1000.0, 0.011),
+            (5000.0, 0.4),
+            (5000.0, 0.97),
+            (1e9, 0.2),
+        ] {
             let draws: Vec<f64> = (0..40_000).map(|_| r.binomial(n, p)).collect();
             assert!(draws.iter().all(|k| *k >= 0.0 && *k <= n && *k == libm::floor(*k)));
             check("binomial", &draws, n * p, n * p * (1.0 - p));

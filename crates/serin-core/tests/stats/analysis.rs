@@ -206,7 +206,13 @@ fn the_loudest_metric_is_the_cause_and_one_metric_alone_may_convict() {
     let mut a = Analysis::new(&tests, &[]);
     a.start_step();
     for _ in 0..3 {
-        a.judge(&tests, &SETTINGS, &[Some(Batch::new(100.0, 0.0, 900.0, 0.0)), Some(Batch::new(100.0, 60.0, 900.0, 20.0))], 10.0, Counting::Full);
+        a.judge(
+            &tests,
+            &SETTINGS,
+            &[Some(Batch::new(100.0, 0.0, 900.0, 0.0)), Some(Batch::new(100.0, 60.0, 900.0, 20.0))],
+            10.0,
+            Counting::Full,
+        );
     }
     let harm = a.harm(&tests, &SETTINGS);
     assert!(harm.failed && harm.cause == Some(1), "{harm:?}");

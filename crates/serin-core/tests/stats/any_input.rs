@@ -3,7 +3,9 @@
 //! `PROPTEST_CASES=1000000 cargo test -p serin-core --test stats any_input` goes on for as long as one likes.
 
 use proptest::prelude::*;
-use serin_core::stats::{Analysis, Batch, Bursts, Counting, Counts, Histogram, History, MetricTest, Settings, Split, Test, forecast, interval};
+use serin_core::stats::{
+    Analysis, Batch, Bursts, Counting, Counts, Histogram, History, MetricTest, Settings, Split, Test, forecast, interval,
+};
 
 pub(crate) fn any_number() -> impl Strategy<Value = f64> {
     prop_oneof![
@@ -24,7 +26,10 @@ fn batch() -> impl Strategy<Value = Option<Batch>> {
 }
 
 fn metric() -> impl Strategy<Value = MetricTest> {
-    let test = prop_oneof![(any_number(), any_number()).prop_map(|(margin, ratio)| Test::Compare { margin, ratio }), any_number().prop_map(|max| Test::Limit { max })];
+    let test = prop_oneof![
+        (any_number(), any_number()).prop_map(|(margin, ratio)| Test::Compare { margin, ratio }),
+        any_number().prop_map(|max| Test::Limit { max })
+    ];
     (test, any_number()).prop_map(|(test, weight)| MetricTest { test, weight })
 }
 

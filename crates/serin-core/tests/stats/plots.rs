@@ -16,7 +16,11 @@ fn the_plots_of_the_documentation_are_todays() {
     let outage = Outage { from_s: 400.0, seconds: 180.0, errors: 0.10 };
     let cases = [
         ("healthy", "Eight healthy canaries, 10 requests a second", slow.clone()),
-        ("late-fault", "A fault of 5 points that begins with the third step, 50 requests a second", World { faults: fault(Begin::Step(3), 0.05), ..World::default() }),
+        (
+            "late-fault",
+            "A fault of 5 points that begins with the third step, 50 requests a second",
+            World { faults: fault(Begin::Step(3), 0.05), ..World::default() },
+        ),
         (
             "outage",
             "An outage of 10 points that both share, minutes 7 to 10; the canary is as good as stable",

@@ -1,6 +1,8 @@
 //! Every row of every reference table, within its tolerance.
 
-use serin_core::stats::{Analysis, Batch, Bursts, Counting, Counts, Histogram, History, MetricTest, Settings, Split, Test, bet, forecast, interval};
+use serin_core::stats::{
+    Analysis, Batch, Bursts, Counting, Counts, Histogram, History, MetricTest, Settings, Split, Test, bet, forecast, interval,
+};
 
 use crate::table::{close, rows};
 

@@ -1,6 +1,6 @@
 //! Whole rollouts over `decide`, simulated and replayed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serin_core::observe::ArmCounts;
 use serin_core::plan::{Bad, Mode, OnInconclusive, OnNoTraffic, Plan, PlanSpec, Scaling, Step, SubsetHome, Trigger};
@@ -140,7 +140,8 @@ fn a_world_says_all_that_is_wrong_with_it() {
 
 #[test]
 fn a_world_in_json_names_only_what_matters() {
-    let world: World = serde_json::from_str(r#"{"requestsPerS": [5], "faults": [{"from": {"step": 2}, "errors": 0.05}]}"#).expect("a world");
+    let world: World =
+        serde_json::from_str(r#"{"requestsPerS": [5], "faults": [{"from": {"step": 2}, "errors": 0.05}]}"#).expect("a world");
     assert_eq!(world.faults[0].from, Begin::Step(2));
     assert_eq!((world.faults[0].slower, world.latency), (1.0, World::default().latency));
     assert!(serde_json::from_str::<World>(r#"{"errorrate": 1}"#).is_err());
@@ -184,13 +185,4 @@ fn a_plot_is_one_sound_svg_and_escapes_its_title() {
     assert_eq!(svg.matches("<polyline").count(), 6);
     assert!(!svg.contains("NaN") && !svg.contains("inf"));
     assert!(plot("none", &[], 0.05, 0.05).ends_with("</svg>"));
-}
-
-/// Printed, not judged: `cargo test -p serin-core --test stats -- --ignored --nocapture rollouts_a_second`.
-#[test]
-#[ignore = "a measurement"]
-fn rollouts_a_second() {
-    let begun = Instant::now();
-    let outcome = simulate(&plan(), &World::default(), 1000, 1, HOUR * 4.0);
-    eprintln!("{outcome}\n{:.0} rollouts a second", 1000.0 / begun.elapsed().as_secs_f64());
 }

@@ -52,5 +52,9 @@ fn split(line: &str) -> Vec<String> {
 /// Fails with the line and both numbers unless `got` is within `relative * scale` of `want`.
 #[track_caller]
 pub(crate) fn close(line: usize, what: &str, got: f64, want: f64, tolerance: f64) {
-    assert!(got == want || (got - want).abs() <= tolerance, "line {line}: {what} is {got:e}, reference {want:e}, off by {:e}, allowed {tolerance:e}", (got - want).abs());
+    assert!(
+        got == want || (got - want).abs() <= tolerance,
+        "line {line}: {what} is {got:e}, reference {want:e}, off by {:e}, allowed {tolerance:e}",
+        (got - want).abs()
+    );
 }

@@ -139,7 +139,8 @@ fn extra(line: &str, runs: u32, seed: u64) -> Vec<StudyRow> {
     if study.starts_with("rollout") {
         let steps = [0.01, 0.05, 0.10, 0.25, 0.50].map(|w| (w, 600.0));
         let constant = Scene::constant(p, 0.005, rate);
-        let scene = if variant == "constant" { constant } else { Scene { swing: 0.5, swing_s: 1200.0, outage: (900.0, 1080.0, 0.10), ..constant } };
+        let scene =
+            if variant == "constant" { constant } else { Scene { swing: 0.5, swing_s: 1200.0, outage: (900.0, 1080.0, 0.10), ..constant } };
         return Vec::from([row(label, &run(scene, &steps, base), reference, 0.0)]);
     }
     if study.starts_with("+5 points") && variant == "restarting bets" {
@@ -160,7 +161,10 @@ fn extra(line: &str, runs: u32, seed: u64) -> Vec<StudyRow> {
             "cap+dispersion, no history" => Vec::from([one(label, with(Bursts::Plain, Past::Rate), reference)]),
             "cap+dispersion" => {
                 let default = format!("{study} · as by default");
-                Vec::from([one(label, with(Bursts::Plain, Past::Polls), reference), one(default, with(Bursts::Auto, Past::Polls), (of_runs, None, None, None))])
+                Vec::from([
+                    one(label, with(Bursts::Plain, Past::Polls), reference),
+                    one(default, with(Bursts::Auto, Past::Polls), (of_runs, None, None, None)),
+                ])
             }
             _ => Vec::new(),
         };
@@ -188,12 +192,15 @@ fn latency(line: &str, runs: u32, seed: u64) -> Option<StudyRow> {
         let mut arm = |mean: f64, factor: f64| {
             let n = random.poisson(mean);
             let (mut left, mut share) = (n, 1.0);
-            edges.iter().map(|e| {
-                let here = over(e.bound_ms, factor);
-                left = random.binomial(left, (here / share).min(1.0));
-                share = here;
-                Counts::new(n, left)
-            }).collect::<Vec<_>>()
+            edges
+                .iter()
+                .map(|e| {
+                    let here = over(e.bound_ms, factor);
+                    left = random.binomial(left, (here / share).min(1.0));
+                    share = here;
+                    Counts::new(n, left)
+                })
+                .collect::<Vec<_>>()
         };
         let known = arm(n, 1.0).into_iter().map(|c| Some(History { n: c.n, x: c.x, polls: Vec::new() })).collect::<Vec<_>>();
         let mut analysis = Analysis::new(&tests, &known);
@@ -236,7 +243,7 @@ fn split(line: &str, runs: u32, seed: u64) -> Option<StudyRow> {
         Ended { aborted_s: (1..=180).find(alarm).map(|poll| f64::from(poll) * 10.0), ..Ended::default() }
     };
     let ended: Vec<Ended> = (0..runs).map(one).collect();
-    let label = format!("split: share {} times the weight · {} % of {rate}/s", factor.to_string(), 100.0 * weight);
+    let label = format!("split: share {} times the weight · {} % of {rate}/s", factor, 100.0 * weight);
     Some(row(label, &ended, (of_runs, number(&f, 4), None, number(&f, 5)), 0.0))
 }
 

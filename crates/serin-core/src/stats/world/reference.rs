@@ -158,7 +158,13 @@ impl fmt::Display for ReferenceTable {
         for c in &self.cells {
             let head = (c.method.name(), 100.0 * c.p_stable, 100.0 * c.delta, 100.0 * c.weight, c.rate_per_s);
             let (method, p, delta, w, rate) = head;
-            writeln!(f, "{method:<13}{p:>5} {delta:>9.1} {w:>4.0} {rate:>6}  {:<31}{:<31}{:>4.1}", shown(&c.here), shown(&c.reference), c.off())?;
+            writeln!(
+                f,
+                "{method:<13}{p:>5} {delta:>9.1} {w:>4.0} {rate:>6}  {:<31}{:<31}{:>4.1}",
+                shown(&c.here),
+                shown(&c.reference),
+                c.off()
+            )?;
         }
         let (many, all) = (self.beyond().count(), self.cells.len());
         writeln!(f, "{many} of {all} cells are off by more than three standard errors")
