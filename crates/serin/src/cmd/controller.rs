@@ -1,11 +1,13 @@
 //! `serin controller`: the loop that carries releases out, in a cluster or beside one.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use kube::{Client, Config as KubeConfig};
-use serin_controller::{Config, Source};
+use serin_controller::{Config, LeaseOptions, Options, Source};
+use serin_core::route::rules::ROOT_NAMESPACE;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ClusterArgs};
@@ -15,7 +17,7 @@ use crate::out;
 /// Run the controller
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Uses the kubeconfig, or in a pod the pod's own account. --namespace limits it to one namespace.\nSIGTERM and Ctrl-C let the looks that are under way end; traffic stays exactly where it is.\n\nExit codes: 0 ended as asked; 2 it could not start; 130 interrupted.\n\nExamples:\n  serin controller\n  serin controller --namespace shop --log json"
+    after_help = "Uses the kubeconfig, or in a pod the pod's own account. --namespace limits it to one namespace.\nSIGTERM and Ctrl-C let the looks that are under way end; traffic stays exactly where it is.\n\nExit codes: 0 ended as asked; 2 it could not start; 130 interrupted.\n\nExamples:\n  serin controller\n  serin controller --namespace shop --log json\n  serin controller --leader-elect --listen 0.0.0.0:8081"
 )]
 pub(crate) struct ControllerArgs {
     /// Where requests are counted: proxies reads Istio's proxies themselves
@@ -24,6 +26,21 @@ pub(crate) struct ControllerArgs {
     /// The port where proxies show their metrics
     #[arg(long, value_name = "PORT", default_value = "15090")]
     proxies_port: u16,
+    /// Act only while holding a lease: of several controllers one is in charge
+    #[arg(long)]
+    leader_elect: bool,
+    /// The namespace of the lease [default: the pod's, else the context's]
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", hide_env = true)]
+    lease_namespace: Option<String>,
+    /// Who this is among several controllers [default: the pod's name, else host and process]
+    #[arg(long, value_name = "NAME", env = "POD_NAME", hide_env = true)]
+    identity: Option<String>,
+    /// Serve /healthz, /readyz and /metrics at this address
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Istio's root namespace
+    #[arg(long, value_name = "NAME", default_value = ROOT_NAMESPACE)]
+    root_namespace: String,
     /// How log lines are written
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     log: LogFormat,
@@ -49,6 +66,17 @@ impl ControllerArgs {
         };
         Config { source, ..config(namespace) }
     }
+
+    fn options(&self, namespace: &str) -> Options {
+        let lease = self.leader_elect.then(|| LeaseOptions::new(self.lease_namespace.as_deref().unwrap_or(namespace)));
+        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_string()).unwrap_or_else(|_| "serin".into());
+        Options {
+            root_namespace: self.root_namespace.clone(),
+            identity: self.identity.clone().unwrap_or_else(|| format!("{}-{}", host(), std::process::id())),
+            lease,
+            serve: self.listen,
+        }
+    }
 }
 
 /// Istio's port of a proxy's own metrics.
@@ -61,9 +89,9 @@ fn config(namespace: Option<String>) -> Config {
 /// Runs until it is told to end.
 pub(crate) async fn run(args: ControllerArgs, cluster: &ClusterArgs) -> Outcome {
     log_to_stderr(args.log);
-    let client = client(cluster).await?;
+    let (client, namespace) = client(cluster).await?;
     let stop = CancellationToken::new();
-    let running = serin_controller::run(client, args.config(cluster.namespace.clone()), stop.clone());
+    let running = serin_controller::run_with(client, args.config(cluster.namespace.clone()), args.options(&namespace), stop.clone());
     tokio::pin!(running);
     let ended = tokio::select! {
         ended = &mut running => ended,
@@ -74,15 +102,16 @@ pub(crate) async fn run(args: ControllerArgs, cluster: &ClusterArgs) -> Outcome 
 }
 
 /// A pod has no kubeconfig; a desk has one.
-async fn client(cluster: &ClusterArgs) -> Result<Client, Failure> {
+async fn client(cluster: &ClusterArgs) -> Result<(Client, String), Failure> {
     let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && cluster.kubeconfig.is_none() && std::env::var_os("KUBECONFIG").is_none();
     if !in_pod {
-        let Cluster { client, .. } = cluster.connect().await?;
-        return Ok(client);
+        let Cluster { client, namespace, .. } = cluster.connect().await?;
+        return Ok((client, namespace));
     }
     let mut config = KubeConfig::incluster().map_err(|e| Failure::new(format!("cannot use the pod's account: {e}")))?;
     config.proxy_url = None;
-    Client::try_from(config).map_err(|e| Failure::new(format!("cannot make a client of the pod's account: {e}")))
+    let namespace = config.default_namespace.clone();
+    Client::try_from(config).map(|client| (client, namespace)).map_err(|e| Failure::new(format!("cannot make a client of the pod's account: {e}")))
 }
 
 /// Log lines go to standard error; `RUST_LOG` chooses which.

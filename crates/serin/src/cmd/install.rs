@@ -57,9 +57,8 @@ pub(crate) fn rules() -> Value {
         rule("", &["services", "pods"], &READ),
         rule("discovery.k8s.io", &["endpointslices"], &READ),
         rule("autoscaling", &["horizontalpodautoscalers"], &READ),
-        rule("coordination.k8s.io", &["leases"], &["get", "create", "update", "patch"]),
+        rule("keda.sh", &["scaledobjects"], &READ),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
-        rule("", &["events"], &["create", "patch"]),
     ])
 }
 
@@ -79,6 +78,14 @@ fn manifests(image: &str, namespace: &str, only: Option<&str>) -> Vec<Value> {
     let mut binding = named(binding_kind, RBAC, only);
     binding["roleRef"] = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": "serin"});
     binding["subjects"] = json!([{"kind": "ServiceAccount", "name": "serin", "namespace": namespace}]);
+    // Who is in charge is a matter of the controller's own namespace.
+    let mut lease_role = named("Role", RBAC, Some(namespace));
+    lease_role["metadata"]["name"] = "serin-lease".into();
+    lease_role["rules"] = json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update", "patch"]}]);
+    let mut lease_binding = named("RoleBinding", RBAC, Some(namespace));
+    lease_binding["metadata"]["name"] = "serin-lease".into();
+    lease_binding["roleRef"] = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "serin-lease"});
+    lease_binding["subjects"] = binding["subjects"].clone();
     let mut arguments = vec!["controller".to_string(), "--leader-elect".into(), "--listen".into(), "0.0.0.0:8081".into()];
     if let Some(only) = only {
         arguments.extend(["--namespace".into(), only.into()]);
@@ -94,6 +101,10 @@ fn manifests(image: &str, namespace: &str, only: Option<&str>) -> Vec<Value> {
                 "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
                 "containers": [{
                     "name": "serin", "image": image, "args": arguments,
+                    "env": [
+                        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                        {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+                    ],
                     "ports": [{"name": "http", "containerPort": 8081}],
                     "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}},
                     "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}},
@@ -105,9 +116,49 @@ fn manifests(image: &str, namespace: &str, only: Option<&str>) -> Vec<Value> {
     });
     let mut space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}});
     space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "restricted".into();
-    let mut objects = vec![named("ServiceAccount", "v1", Some(namespace)), role, binding, deployment];
+    let mut objects = vec![named("ServiceAccount", "v1", Some(namespace)), role, binding, lease_role, lease_binding, deployment];
     if only != Some(namespace) {
         objects.insert(0, space);
     }
     objects
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn the_controllers_arguments_are_those_that_it_knows() {
+        for only in [None, Some("shop")] {
+            let objects = manifests("serin:test", "serin-system", only);
+            let deployment = objects.iter().find(|o| o["kind"] == "Deployment").expect("a Deployment");
+            let arguments = deployment.pointer("/spec/template/spec/containers/0/args").and_then(Value::as_array).expect("arguments");
+            let arguments = std::iter::once("serin").chain(arguments.iter().filter_map(Value::as_str));
+            crate::cli::Cli::try_parse_from(arguments).unwrap_or_else(|e| panic!("{e}"));
+        }
+    }
+
+    #[test]
+    fn a_namespaced_install_has_no_cluster_role() {
+        let kinds: Vec<String> = manifests("i", "shop", Some("shop")).iter().map(|o| o["kind"].as_str().unwrap_or_default().to_string()).collect();
+        assert!(!kinds.iter().any(|k| k.starts_with("Cluster") || k == "Namespace"), "{kinds:?}");
+    }
+
+    #[test]
+    fn rights_are_few_and_named() {
+        let rules = rules();
+        let all: Vec<&str> = rules.as_array().into_iter().flatten().flat_map(|r| ["resources", "verbs", "apiGroups"].map(|f| &r[f])).filter_map(Value::as_array).flatten().filter_map(Value::as_str).collect();
+        assert!(!all.contains(&"*") && !all.contains(&"secrets"));
+        // Every kind that is watched may be read.
+        let readable = |group: &str, plural: &str| {
+            let mut fits = rules.as_array().into_iter().flatten();
+            fits.any(|r| r["apiGroups"][0] == group && r["resources"].as_array().is_some_and(|a| a.iter().any(|p| p == plural)) && r["verbs"].as_array().is_some_and(|v| v.iter().any(|v| v == "watch")))
+        };
+        for kind in serin_controller::kinds::Kind::ALWAYS.into_iter().chain([serin_controller::kinds::Kind::Pod]) {
+            let resource = kind.builtin();
+            assert!(readable(&resource.group, &resource.plural), "{} of {:?}", resource.plural, resource.group);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod article;
 mod commands;
 mod demo;
+mod deploy;
 mod examples;
 mod support;
 mod survival;
