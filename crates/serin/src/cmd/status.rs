@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::{StreamExt, pin_mut};
+use jiff::tz::TimeZone;
 use serin_api::{CanaryRelease, plan_of, state_of};
 
 use super::{Format, print};
@@ -31,7 +32,7 @@ pub(crate) struct StatusArgs {
 pub(crate) fn view_of(release: &CanaryRelease) -> View {
     let plan = plan_of(&release.spec).ok();
     let state = state_of(release.status.as_ref()).ok();
-    view(release, plan.as_ref(), state.as_ref(), now())
+    view(release, plan.as_ref(), state.as_ref(), now(), &TimeZone::system())
 }
 
 /// Shows the screen.
@@ -79,6 +80,6 @@ fn show(args: &StatusArgs, release: &CanaryRelease, colour: bool) -> Result<(), 
     let view = view_of(release);
     match args.output {
         Some(format) => print(format, &view),
-        None => out::answer(&text(&view, colour)),
+        None => out::answer(&text(&view, colour, &TimeZone::system())),
     }
 }

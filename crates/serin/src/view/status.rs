@@ -3,6 +3,7 @@
 //! Everything shown was measured: weights as set beside weights as seen, with the counts. Meaning never stands in
 //! colour alone.
 
+use jiff::tz::TimeZone;
 use kube::ResourceExt;
 use serde::Serialize;
 use serin_api::CanaryRelease;
@@ -82,7 +83,7 @@ pub(crate) struct MetricView {
 }
 
 /// Makes the view. `plan` and `state` are those of the object: `None` where it cannot be read, which the message says.
-pub(crate) fn view(release: &CanaryRelease, plan: Option<&Plan>, state: Option<&State>, now: Timestamp) -> View {
+pub(crate) fn view(release: &CanaryRelease, plan: Option<&Plan>, state: Option<&State>, now: Timestamp, zone: &TimeZone) -> View {
     let status = release.status.clone().unwrap_or_default();
     let phase = status.phase.clone().unwrap_or_else(|| "Unknown".into());
     let reason = status.reasons.first().map(|r| r.reason.clone()).unwrap_or_default();
@@ -126,7 +127,7 @@ pub(crate) fn view(release: &CanaryRelease, plan: Option<&Plan>, state: Option<&
     if !matches!(state.phase, Phase::Preparing(_)) {
         view.metrics = metrics(plan, rollout);
     }
-    view.next = next(plan, state, rollout, now);
+    view.next = next(plan, state, rollout, now, zone);
     view
 }
 
@@ -194,7 +195,8 @@ fn metrics(plan: &Plan, rollout: &Rollout) -> Vec<MetricView> {
     plan.metrics().iter().enumerate().map(one).collect()
 }
 
-fn next(plan: &Plan, state: &State, rollout: &Rollout, now: Timestamp) -> Vec<String> {
+fn next(plan: &Plan, state: &State, rollout: &Rollout, now: Timestamp, zone: &TimeZone) -> Vec<String> {
+    let clock = |at| clock(at, zone);
     let after = || match (rollout.step + 1..plan.spec().steps.len()).next() {
         Some(i) => match &plan.spec().steps[i] {
             Step::Weight { weight, .. } => weight.to_string(),
@@ -229,14 +231,14 @@ fn next(plan: &Plan, state: &State, rollout: &Rollout, now: Timestamp) -> Vec<St
     }
 }
 
-/// The time of day, here.
-pub(crate) fn clock(at: Timestamp) -> String {
-    let zone = jiff::tz::TimeZone::system();
-    jiff::Timestamp::from_millisecond(at.0).map(|t| t.to_zoned(zone).strftime("%H:%M:%S").to_string()).unwrap_or_default()
+/// The time of day in a zone.
+fn clock(at: Timestamp, zone: &TimeZone) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map(|t| t.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string()).unwrap_or_default()
 }
 
 /// The screen.
-pub(crate) fn text(view: &View, colour: bool) -> String {
+pub(crate) fn text(view: &View, colour: bool, zone: &TimeZone) -> String {
+    let clock = |at| clock(at, zone);
     let bold = |s: &str| if colour { format!("\x1b[1m{s}\x1b[0m") } else { s.to_string() };
     let mut lines = vec![format!("{}  {}", bold(&view.name), view.message)];
     let mut line = |head: &str, text: String| lines.push(format!("  {head:<9}{text}"));
@@ -298,3 +300,130 @@ fn bar(low: f64, point: f64, high: f64) -> String {
     format!("├{inner}┤")
 }
 
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use serin_core::action::{Decision, Order};
+    use serin_core::observe::{Observation, Rules, Traffic, Workload};
+    use serin_core::reason::Reason;
+    use serin_core::state::{Hurry, Served, Target, Version};
+    use serin_core::stats::{Analysis, Batch, Counting, Split};
+    use serin_core::units::{VersionName, Weight};
+    use std::time::Duration;
+
+    /// 14:06:00 UTC of some day.
+    const STEP_BEGAN: Timestamp = Timestamp(1_700_056_800_000 + 6 * 60_000);
+
+    fn version(name: &str) -> Version {
+        Version { name: VersionName::new(name).expect("a name"), workload: format!("my-app-{name}"), hash: "5b9c".into() }
+    }
+
+    fn workload(name: &str, pods: u32) -> Workload {
+        let Version { name, workload, hash } = version(name);
+        Workload { version: name, name: workload, hash, replicas: pods, ready: pods, endpoints: pods, created: Timestamp(0), scaled_by: None }
+    }
+
+    /// A release at its second step, with what was counted there.
+    fn release(canary: (f64, f64), stable: (f64, f64)) -> (CanaryRelease, Plan, State) {
+        let spec = json!({"service": "my-app", "steps": [{"weight": 1, "hold": "2m"}, {"weight": 10, "hold": "2m"}, {"weight": 50, "hold": "2m", "confirm": true}],
+            "analysis": {"metrics": [{"name": "errors", "errorRate": {"margin": "0.5%"}}, {"name": "ceiling", "errorRate": {"max": "5%"}}]}});
+        let spec: serin_api::CanaryReleaseSpec = serde_json::from_value(spec).expect("a spec");
+        let plan = serin_api::plan_of(&spec).expect("a plan");
+        let mut analysis = Analysis::new(plan.tests(), &[]);
+        analysis.start_step();
+        let counts = |(n, x): (f64, f64)| Counts { n, x };
+        let batch = Some(Batch { canary: counts(canary), stable: counts(stable) });
+        analysis.judge(plan.tests(), &plan.settings(), &[batch, batch], 10.0, Counting::Full);
+        let mut split = Split::default();
+        split.update(0.1, canary.0 + stable.0, canary.0);
+        let weight = Target { share: Weight::percent(10).expect("a weight"), before: Weight::percent(1).expect("a weight"), seen: Some(STEP_BEGAN) };
+        let rollout = Rollout {
+            uid: "v2-1".into(),
+            canary: version("v2"),
+            stable: version("v1"),
+            started: Timestamp(STEP_BEGAN.0 - 240_000),
+            step: 1,
+            step_since: STEP_BEGAN,
+            weight,
+            full_size: 3,
+            found_replicas: 1,
+            analysis,
+            split,
+            served: Served::default(),
+            last_traffic: None,
+            refused_at: None,
+            last_reading: Some(STEP_BEGAN.plus(Duration::from_secs(26))),
+            source: None,
+            hurry: Hurry::No,
+            bake: None,
+        };
+        let state = State { stable: Some(version("v1")), phase: Phase::Progressing(rollout), ..State::new() };
+        let seen = Observation {
+            at: STEP_BEGAN,
+            workloads: vec![workload("v1", 3), workload("v2", 1)],
+            routes: vec![serin_core::observe::Route {
+                object: serin_core::units::ObjectName { namespace: "default".into(), name: "my-app".into() },
+                resource_version: "7".into(),
+                splits: vec![serin_core::observe::Split { label: "spec.http[0]".into(), shares: vec![(version("v1").name, weight.share.rest()), (version("v2").name, weight.share)] }],
+                manager: None,
+                mark: None,
+            }],
+            rules: Rules::default(),
+            traffic: Traffic::NotAsked,
+            requests: Vec::new(),
+            abort: None,
+            freeze: None,
+            obstacle: None,
+        };
+        let reasons = vec![Reason::Holds { canary: version("v2").name, share: weight.share, left: Duration::from_secs(100) }];
+        let decision = Decision { next: state.clone(), actions: Vec::new(), order: Order::StateFirst, wake_at: None, wants_traffic: true, reasons };
+        let rendering = serin_api::Rendering { plan: &plan, seen: &seen, decision: &decision, generation: 1, previous: None, now: STEP_BEGAN };
+        let mut release = CanaryRelease::new("my-app", spec);
+        release.metadata.namespace = Some("default".into());
+        release.metadata.generation = Some(1);
+        release.status = Some(serin_api::status_of(&rendering));
+        (release, plan, state)
+    }
+
+    #[test]
+    fn the_screen_shows_what_was_measured_and_what_comes_next() {
+        let (release, plan, state) = release((471.0, 2.0), (4341.0, 9.0));
+        let now = STEP_BEGAN.plus(Duration::from_secs(30));
+        let view = view(&release, Some(&plan), Some(&state), now, &TimeZone::UTC);
+        let expected = "\
+my-app  v2 holds 10 %: no sign of harm; goes on in about 1m 40s
+  plan     1 % ✔   10 % ●   50 % confirm   promote   started 14:02:00, step 2 since 14:06:00
+  weight   10 % set · 9.8 % seen (471 of 4,812 requests)
+  pods     v1 my-app-v1 3 ready      v2 my-app-v2 1 ready, 1 needed
+  gates    ✔ subset of v2   ✔ endpoints   ✔ capacity   ✔ metrics 4s old   ✔ stable could take all back
+  errors   v2 2 of 471 (0.42 %)   v1 9 of 4,341 (0.21 %)   no gross fault; more is not known yet
+";
+        let text = text(&view, false, &TimeZone::UTC);
+        assert!(text.starts_with(expected), "{text}");
+        assert!(text.contains("  next     50 % once 20-point faults are excluded (done) and 2m 10s have passed: 14:08:10\n"), "{text}");
+        assert!(text.ends_with("  you can  serin promote my-app · serin pause my-app · serin abort my-app\n"), "{text}");
+    }
+
+    #[test]
+    fn a_canary_without_requests_shows_no_difference() {
+        let (release, plan, state) = release((0.0, 0.0), (50.0, 0.0));
+        let view = view(&release, Some(&plan), Some(&state), STEP_BEGAN, &TimeZone::UTC);
+        assert!(view.metrics.iter().all(|m| m.difference.is_none() && m.verdict == "not known yet"), "{:?}", view.metrics);
+        assert_eq!(view.weight.as_deref(), Some("10 % set · 0 % seen (0 of 50)"));
+    }
+
+    #[test]
+    fn a_release_that_nobody_looked_at_says_so() {
+        let release = CanaryRelease::new("my-app", serin_api::CanaryReleaseSpec { service: "my-app".into(), ..Default::default() });
+        let view = view(&release, None, None, STEP_BEGAN, &TimeZone::UTC);
+        assert!(text(&view, false, &TimeZone::UTC).starts_with("my-app  not seen by a controller yet\n"));
+    }
+
+    #[test]
+    fn the_interval_keeps_its_point() {
+        assert_eq!(bar(-1.0, 1.0, 1.0), format!("├{}●┤", "─".repeat(19)));
+        assert_eq!(bar(0.0, 0.0, 0.0), format!("├●{}┤", "─".repeat(19)));
+    }
+}

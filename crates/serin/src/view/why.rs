@@ -117,3 +117,50 @@ pub(crate) fn text(why: &Why) -> String {
     }
     lines.iter().map(|l| format!("{l}\n")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn release(status: serde_json::Value) -> CanaryRelease {
+        let value = json!({"apiVersion": "serin.dev/v1alpha1", "kind": "CanaryRelease", "metadata": {"name": "my-app", "namespace": "shop", "generation": 2}, "spec": {"service": "my-app"}, "status": status});
+        serde_json::from_value(value).expect("a release")
+    }
+
+    fn status(phase: &str, reason: &str, message: &str) -> serde_json::Value {
+        json!({"observedGeneration": 2, "phase": phase, "message": message, "reasons": [{"reason": reason, "message": message}],
+            "canary": {"version": "v2", "workload": "my-app-v2", "hash": "h"}, "stable": {"version": "v1", "workload": "my-app-v1", "hash": "h"}})
+    }
+
+    #[test]
+    fn the_sentence_comes_first_and_something_to_type_last() {
+        for (phase, reason, last) in [
+            ("Progressing", "NoTraffic", "kubectl get virtualservice -n shop · serin verify my-app -n shop --requests 200 · serin promote my-app -n shop · serin pause my-app -n shop · serin abort my-app -n shop"),
+            ("Preparing", "WaitsForPods", "kubectl rollout status deployment/my-app-v2 -n shop · kubectl describe deployment/my-app-v2 -n shop · serin abort my-app -n shop"),
+            ("Paused", "Paused", "serin resume my-app -n shop · serin promote my-app -n shop · serin abort my-app -n shop"),
+            ("RolledBack", "TakenBack", "serin retry my-app -n shop · serin history my-app -n shop"),
+        ] {
+            let said = text(&why(&release(status(phase, reason, "it waits"))));
+            let lines: Vec<&str> = said.lines().collect();
+            assert_eq!(lines.first(), Some(&"my-app  it waits"));
+            assert_eq!(lines.last().map(|l| l.trim_start()), Some(last), "{phase} {reason}");
+        }
+    }
+
+    #[test]
+    fn evidence_carries_its_counts() {
+        let mut status = status("Progressing", "WaitsForFitness", "not known yet");
+        status["analysis"] = json!({"metrics": [{"name": "errors", "verdict": "Inconclusive", "canary": {"requests": 471, "bad": 2}, "stable": {"requests": 4341, "bad": 9},
+            "canaryInterval": ["0.05%", "1.5%"], "moreRequests": 900}]});
+        let said = text(&why(&release(status)));
+        assert!(said.contains("errors: v2 2 bad of 471 (between 0.05% and 1.5%), v1 9 bad of 4,341: not known yet; about 900 more requests to v2\n"), "{said}");
+    }
+
+    #[test]
+    fn a_spec_that_was_changed_since_is_told() {
+        let mut status = status("Idle", "Serving", "v1 serves every request");
+        status["observedGeneration"] = json!(1);
+        assert!(text(&why(&release(status))).contains("the spec was changed"));
+    }
+}
