@@ -48,9 +48,15 @@ fn keys(report: &Report) -> HashMap<Key, usize> {
     found
 }
 
-/// Whether `after` has only findings that `before` had, and fewer of them.
-fn is_better(before: &Report, after: &Report, n_fixed: usize) -> bool {
+/// Whether `after` has only findings that `before` had, and fewer of them. Objects that could
+/// not be told apart before may show what else is wrong with them.
+fn is_better(before: &Report, after: &Report, fixed: &[Finding]) -> bool {
     let old = keys(before);
+    if fixed.iter().any(|f| f.code == "SRN003") {
+        let n = |r: &Report| r.findings.iter().filter(|f| f.code == "SRN003").count();
+        return n(after) < n(before) && !after.findings.iter().any(|f| f.code == "SRN001");
+    }
+    let n_fixed = fixed.len();
     let none_new = keys(after).iter().all(|(k, n)| old.get(k).is_some_and(|o| o >= n));
     none_new && after.findings.len() + n_fixed <= before.findings.len()
 }
@@ -142,14 +148,14 @@ fn round(inputs: &[Input], report: &Report, candidates: &[Finding], options: &Op
     }
     let next = apply_edits(inputs, &edits);
     let after = check(next.clone(), options);
-    if is_better(report, &after, taken.len()) {
+    if is_better(report, &after, &taken) {
         return Some((next, after, taken));
     }
     taken.into_iter().find_map(|f| {
         let edits = f.fix.as_ref().map(|x| x.edits.clone())?;
         let next = apply_edits(inputs, &edits);
         let after = check(next.clone(), options);
-        is_better(report, &after, 1).then(|| (next, after, vec![f]))
+        is_better(report, &after, std::slice::from_ref(&f)).then(|| (next, after, vec![f]))
     })
 }
 

@@ -170,11 +170,23 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Where further objects begin in a document, for want of a `---` between them: each
+/// `apiVersion` (or `kind`, if that alone repeats) after the first.
+pub(crate) fn glued(doc: View<'_>) -> Vec<Loc> {
+    let starts = |key: &str| doc.fields().filter(|f| f.key == key).skip(1).map(|f| f.key_loc).collect::<Vec<_>>();
+    let (versions, kinds) = (starts("apiVersion"), starts("kind"));
+    if versions.is_empty() { kinds } else { versions }
+}
+
 /// Splits a file's documents into objects; `List`s are unfolded. What is no object (a
 /// values file, a pipeline) is counted by the caller and left alone.
 pub(crate) fn objects_in<'a>(doc: View<'a>, out: &mut Vec<View<'a>>) -> bool {
     if doc.ty() != Type::Map {
         return doc.is_null();
+    }
+    // Several objects run into one another: which field belongs to which is a guess.
+    if !glued(doc).is_empty() {
+        return true;
     }
     let (Some(api), Some(kind)) = (doc.str_at("apiVersion"), doc.str_at("kind")) else {
         return false;

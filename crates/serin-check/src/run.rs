@@ -115,6 +115,35 @@ impl Report {
         })
     }
 
+    /// Leaves out findings that an earlier report (`--output json`) has already, so that old ones
+    /// do not hide new ones; each of them once. Returns how many.
+    ///
+    /// # Errors
+    /// The text is no report.
+    pub fn without_known(&mut self, baseline: &str) -> Result<usize, String> {
+        let json: serde_json::Value = serde_json::from_str(baseline).map_err(|e| e.to_string())?;
+        let known = json["findings"].as_array().ok_or("it has no `findings`")?;
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for print in known.iter().filter_map(|f| f["fingerprint"].as_str()) {
+            *counts.entry(print).or_default() += 1;
+        }
+        let mut keep = Vec::new();
+        for f in &self.findings {
+            let print = crate::render::fingerprint(self, f);
+            match counts.get_mut(print.as_str()) {
+                Some(n) if *n > 0 => {
+                    *n -= 1;
+                    keep.push(false);
+                }
+                _ => keep.push(true),
+            }
+        }
+        let before = self.findings.len();
+        let mut keep = keep.into_iter();
+        self.findings.retain(|_| keep.next().unwrap_or(true));
+        Ok(before - self.findings.len())
+    }
+
     /// The file of a place.
     pub fn file(&self, loc: Loc) -> &SourceFile {
         &self.files[loc.file.0 as usize]
@@ -152,11 +181,12 @@ pub fn check(inputs: Vec<Input>, options: &Options) -> Report {
     let parsed: Vec<Parsed> = parsed.into_iter().map(|(p, _)| p).collect();
     let (objects, others) = collect(&parsed);
     let broken = parsed.iter().any(|p| p.problem.as_ref().is_some_and(|p| p.kind != ProblemKind::Template));
-    let settled = options.complete && !broken;
+    let glued = parsed.iter().any(|p| !p.tree.duplicates.is_empty() && p.docs().any(|d| !crate::object::glued(d).is_empty()));
+    let settled = options.complete && !broken && !glued;
 
     let rules: Vec<&'static Rule> = all().iter().filter(|r| options.runs(r)).collect();
     let mut findings = Vec::new();
-    for world in worlds(&parsed, &objects) {
+    for world in worlds(&parsed, &objects, &live) {
         let members: HashSet<usize> = world.iter().copied().collect();
         let files: Vec<&Parsed> = world.iter().map(|n| &parsed[*n]).collect();
         let views = objects.iter().filter(|(file, _)| members.contains(file)).map(|(file, view)| (*view, live[*file]));
@@ -315,10 +345,11 @@ fn own_branch(path: &str) -> String {
 
 /// Groups of files to be judged together. Folders (or files) that each hold the same object are
 /// alternatives: each of them is judged with all that is in neither.
-fn worlds(parsed: &[Parsed], objects: &[(usize, View<'_>)]) -> Vec<Vec<usize>> {
+fn worlds(parsed: &[Parsed], objects: &[(usize, View<'_>)], live: &[bool]) -> Vec<Vec<usize>> {
     let mut by_name: HashMap<(&str, &str, &str, &str), usize> = HashMap::new();
     let mut forks: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (file, view) in objects {
+    // The cluster's own objects are no alternative to a file's: the file replaces them.
+    for (file, view) in objects.iter().filter(|(file, _)| !live[*file]) {
         let meta = view.get("metadata");
         let text = |key| meta.and_then(|m| m.get(key)).and_then(View::scalar);
         let Some(name) = text("name") else { continue };

@@ -35,6 +35,10 @@ pub(crate) enum Command {
     Demo(crate::demo::DemoArgs),
     /// A small mesh on this machine: a Kubernetes API, pods as processes, a real Envoy
     Lab(cmd::lab::LabArgs),
+    /// Find the mistakes that break a canary, in files or in the cluster
+    Check(On<cmd::check::CheckArgs>),
+    /// Explain a rule of check, with a wrong and a right example
+    Explain(cmd::explain::ExplainArgs),
     /// Print the manifests that a cluster needs
     Install(cmd::install::InstallArgs),
     /// Run the controller
@@ -123,6 +127,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Bench(args) => cmd::bench::run(args).await,
         Command::Completions(args) => cmd::completions::run(&args),
         Command::Install(args) => cmd::install::run(&args),
+        Command::Explain(args) => cmd::explain::run(&args),
         other => tokio::select! {
             outcome = ask(other, color) => outcome,
             () = interrupted() => Ok(Exit::Interrupted),
@@ -132,6 +137,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
 
 async fn ask(command: Command, color: out::Color) -> Result<Exit, Failure> {
     match command {
+        Command::Check(args) => cmd::check::run(args.args, &args.cluster, color).await,
         Command::Get(args) => cmd::get::run(args.args, &args.cluster).await,
         Command::Status(args) => cmd::status::run(args.args, &args.cluster, out::coloured(color)).await,
         Command::Why(args) => cmd::why::run(args.args, &args.cluster).await,
@@ -143,7 +149,7 @@ async fn ask(command: Command, color: out::Color) -> Result<Exit, Failure> {
         Command::Abort(args) => cmd::abort::run(args.args, &args.cluster).await,
         Command::History(args) => cmd::history::run(args.args, &args.cluster).await,
         Command::Verify(args) => cmd::verify::run(args.args, &args.cluster).await,
-        Command::Bench(_) | Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Install(_) => {
+        Command::Bench(_) | Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Explain(_) | Command::Install(_) => {
             Err(Failure::new("this command does not run here"))
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Cx, Out};
-use crate::diag::{Finding, remove_field};
-use crate::object::objects_in;
+use crate::diag::{Finding, fix, insert_line_before, remove_field};
+use crate::object::{glued, objects_in};
 use crate::source::{Loc, Span};
 use crate::yaml::{Parsed, ProblemKind, View};
 
@@ -54,8 +54,25 @@ pub(super) fn template(cx: &Cx<'_>, out: &mut Out) {
 
 /// SRN003
 pub(super) fn duplicate_key(cx: &Cx<'_>, out: &mut Out) {
-    for file in cx.files {
-        for (first, second) in &file.tree.duplicates {
+    for file in cx.files.iter().filter(|f| !f.tree.duplicates.is_empty()) {
+        let mut told: Vec<Span> = Vec::new();
+        for doc in file.docs() {
+            let starts = glued(doc);
+            if starts.is_empty() {
+                continue;
+            }
+            told.extend(doc.fields().map(|f| f.key_loc.span));
+            for loc in starts {
+                out.add(
+                    Finding::at(loc, "another object begins here, and no `---` stands before it")
+                        .title("two objects run into one another")
+                        .effect("kubectl reads one object with the fields of both, and refuses it or drops one of them")
+                        .help("put a line `---` between them (files joined with cat need it too)")
+                        .fix(fix("put `---` between them", [insert_line_before(doc, loc, "---")])),
+                );
+            }
+        }
+        for (first, second) in file.tree.duplicates.iter().filter(|(_, second)| !told.contains(second)) {
             let key = &file.source.text[second.range()];
             out.add(
                 Finding::at(at(file, *second), format!("`{key}` stands here again"))

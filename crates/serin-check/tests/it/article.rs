@@ -5,10 +5,10 @@ use serin_check::{Certainty, Options, Report, Severity, fix};
 use super::{check_files, inputs, lines};
 
 const FILES: [(&str, &str); 4] = [
-    ("my-app-destination-rule.yaml", include_str!("../article/my-app-destination-rule.yaml")),
-    ("my-app-v1.yaml", include_str!("../article/my-app-v1.yaml")),
-    ("my-app-v2.yaml", include_str!("../article/my-app-v2.yaml")),
-    ("my-app-virtual-service.yaml", include_str!("../article/my-app-virtual-service.yaml")),
+    ("my-app-destination-rule.yaml", include_str!("../../../../examples/article/my-app-destination-rule.yaml")),
+    ("my-app-v1.yaml", include_str!("../../../../examples/article/my-app-v1.yaml")),
+    ("my-app-v2.yaml", include_str!("../../../../examples/article/my-app-v2.yaml")),
+    ("my-app-virtual-service.yaml", include_str!("../../../../examples/article/my-app-virtual-service.yaml")),
 ];
 
 fn seen(report: &Report) -> Vec<(&'static str, &str, bool)> {
@@ -57,8 +57,8 @@ fn fix_adds_mesh_and_touches_nothing_else() {
     assert_eq!(fixed.applied.len(), 1);
     let [(path, old, new)] = fixed.changed.as_slice() else { panic!("one file changes: {:?}", fixed.changed) };
     assert_eq!(path, "my-app-virtual-service.yaml");
-    let added = "  - my-gateway # Replace with your Istio Gateway if accessing externally\n  - mesh\n";
-    assert_eq!(*new, old.replace("  - my-gateway # Replace with your Istio Gateway if accessing externally\n", added));
+    let added = "  - my-gateway\n  - mesh\n";
+    assert_eq!(*new, old.replace("  - my-gateway\n", added));
 }
 
 #[test]
@@ -66,9 +66,7 @@ fn mended_it_is_silent() {
     let probe = "        readinessProbe: {tcpSocket: {port: 8080}}\n        ports:\n";
     let pods = "    metadata:\n      labels:\n        sidecar.istio.io/inject: \"true\"\n";
     let mend = |text: &str| {
-        text.replace("        ports:\n", probe)
-            .replace("    metadata:\n      labels:\n", pods)
-            .replace("  gateways:\n  - my-gateway # Replace with your Istio Gateway if accessing externally\n", "")
+        text.replace("        ports:\n", probe).replace("    metadata:\n      labels:\n", pods).replace("  gateways:\n  - my-gateway\n", "")
     };
     let files: Vec<(&str, String)> = FILES.iter().map(|(path, text)| (*path, mend(text))).collect();
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();

@@ -163,6 +163,19 @@ fn objects_of_the_cluster_settle_what_depends_and_files_replace_them() {
 }
 
 #[test]
+fn what_a_baseline_knows_is_left_out_once() {
+    let mut report = check_files(&[("x.yaml", ALONE)], false);
+    let baseline = serin_check::render::json(&report);
+    assert_eq!(report.without_known(&baseline), Ok(1));
+    assert!(report.findings.is_empty());
+    let twice = format!("{ALONE}---\n{}", ALONE.replace("name: cart", "name: other").replace("[cart]", "[other]"));
+    let mut report = check_files(&[("x.yaml", &twice)], false);
+    assert_eq!(report.without_known(&baseline), Ok(1));
+    assert_eq!(codes(&report), ["SRN312"]);
+    assert!(report.without_known("[]").is_err());
+}
+
+#[test]
 fn a_chart_is_one_remark() {
     let files = [("web/templates/a.yaml", "a: {{ .Values.a }}\n"), ("web/templates/b.yaml", "{{- if .x }}\nb: 1\n{{- end }}\n")];
     let report = check_files(&files, false);

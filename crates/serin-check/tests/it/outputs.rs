@@ -7,10 +7,10 @@ use super::check_files;
 
 /// Findings of every kind: certain and depending, in two files, with a fix, with odd names.
 fn report() -> Report {
-    let vs = include_str!("../article/my-app-virtual-service.yaml");
-    let v1 = include_str!("../article/my-app-v1.yaml");
-    let v2 = include_str!("../article/my-app-v2.yaml").replace("replicas: 1", "replicas: 0");
-    let rule = include_str!("../article/my-app-destination-rule.yaml");
+    let vs = include_str!("../../../../examples/article/my-app-virtual-service.yaml");
+    let v1 = include_str!("../../../../examples/article/my-app-v1.yaml");
+    let v2 = include_str!("../../../../examples/article/my-app-v2.yaml").replace("replicas: 1", "replicas: 0");
+    let rule = include_str!("../../../../examples/article/my-app-destination-rule.yaml");
     let odd = "apiVersion: v1\r\nkind: Service\r\nmetadata:\r\n  name: \"caf\u{e9} <&>\"\r\n  labels: {a: 1}\r\n";
     check_files(
         &[
@@ -80,7 +80,7 @@ fn a_clean_report_is_said_to_be_clean() {
 
 #[test]
 fn fingerprints_stay_when_lines_move() {
-    let text = include_str!("../article/my-app-virtual-service.yaml");
+    let text = include_str!("../../../../examples/article/my-app-virtual-service.yaml");
     let moved = format!("# a comment\n\n{text}");
     let of = |t: &str| {
         let report = check_files(&[("x.yaml", t)], false);

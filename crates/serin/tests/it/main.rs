@@ -1,6 +1,7 @@
 //! The binary as its users meet it. Tests that need real parts say so, and `./test` runs every one of them.
 
 mod article;
+mod check;
 mod commands;
 mod demo;
 mod deploy;

@@ -1,0 +1,148 @@
+//! `serin check` and `serin explain` as they are typed: files, streams, fixes, exit codes, a cluster.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::support::{Lab, SERIN, example, said};
+
+fn serin(dir: &Path, args: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(SERIN)
+        .args(args)
+        .current_dir(dir)
+        .env_remove("KUBECONFIG")
+        .env("HOME", "/nonexistent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("serin runs");
+    child.stdin.take().expect("a pipe").write_all(stdin.as_bytes()).expect("it reads");
+    child.wait_with_output().expect("it ends")
+}
+
+fn text(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// A folder with the article's files.
+fn article() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    for name in ["my-app-v1.yaml", "my-app-v2.yaml", "my-app-destination-rule.yaml", "my-app-virtual-service.yaml"] {
+        fs::copy(example(&format!("article/{name}")), dir.path().join(name)).expect("a copy");
+    }
+    dir
+}
+
+#[test]
+fn the_articles_mistake_is_found_shown_as_a_diff_and_mended() {
+    let dir = article();
+    let path = dir.path().join("my-app-virtual-service.yaml");
+    let before = fs::read_to_string(&path).expect("the file");
+    let found = serin(dir.path(), &["check"], "");
+    assert_eq!(found.status.code(), Some(1), "{}", said(&found));
+    assert!(text(&found).contains("25 % on v2 (1 of 4 pods) instead of 10 %"), "{}", text(&found));
+    assert!(text(&found).ends_with("4 files, 5 objects: 1 error, 2 warnings, 2 depend on the cluster\n"));
+
+    let diff = serin(dir.path(), &["check", "--diff"], "");
+    assert_eq!(diff.status.code(), Some(1), "{}", said(&diff));
+    assert!(text(&diff).contains("\n+  - mesh\n"), "{}", text(&diff));
+    assert_eq!(fs::read_to_string(&path).expect("the file"), before);
+
+    let fixed = serin(dir.path(), &["check", "--fix", "my-app-virtual-service.yaml"], "");
+    assert_eq!(fixed.status.code(), Some(0), "{}", said(&fixed));
+    let after = fs::read_to_string(&path).expect("the file");
+    assert_eq!(after.lines().filter(|l| !before.lines().any(|b| b == *l)).collect::<Vec<_>>(), ["  - mesh"]);
+    let again = serin(dir.path(), &["check", "--fix", "my-app-virtual-service.yaml"], "");
+    assert_eq!(fs::read_to_string(&path).expect("the file"), after, "{}", said(&again));
+    assert_eq!(serin(dir.path(), &["check", "--diff"], "").status.code(), Some(0));
+}
+
+#[test]
+fn a_stream_is_read_and_mended_on_standard_output() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let broken = "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: {version: 1.0}}\nspec: {ports: [{port: 80}]}\n";
+    let found = serin(dir.path(), &["check", "-", "-o", "short"], broken);
+    assert_eq!(found.status.code(), Some(1));
+    assert!(text(&found).starts_with("<stdin>:3:"), "{}", text(&found));
+    let fixed = serin(dir.path(), &["check", "--fix", "-"], broken);
+    assert_eq!(text(&fixed), broken.replace("1.0", "\"1.0\""), "{}", said(&fixed));
+}
+
+#[test]
+fn exit_codes_are_those_of_the_help() {
+    let dir = article();
+    let code = |args: &[&str]| serin(dir.path(), args, "").status.code();
+    assert_eq!(code(&["check", "my-app-destination-rule.yaml"]), Some(0));
+    assert_eq!(code(&["check", "my-app-virtual-service.yaml", "--ignore", "SRN301"]), Some(0));
+    assert_eq!(code(&["check", "my-app-virtual-service.yaml", "--ignore", "SRN301", "--deny", "depends"]), Some(1));
+    assert_eq!(code(&["check", ".", "--select", "SRN106"]), Some(0));
+    assert_eq!(code(&["check", ".", "--select", "SRN106", "--deny", "warnings"]), Some(1));
+    assert_eq!(code(&["check", "none.yaml"]), Some(2));
+    assert_eq!(code(&["check", ".", "--select", "SRN999"]), Some(2));
+    assert_eq!(code(&["check", ".", "--rate", "-1"]), Some(2));
+    assert_eq!(code(&["check", "--live"]), Some(2));
+    assert_eq!(code(&["explain", "srn301"]), Some(0));
+    assert_eq!(code(&["explain", "SRN999"]), Some(2));
+}
+
+#[test]
+fn the_configuration_file_is_found_and_its_mistakes_have_places() {
+    let dir = article();
+    fs::create_dir(dir.path().join("sub")).expect("a folder");
+    fs::write(dir.path().join(".serin.yaml"), "check:\n  ignore: [SRN3]\n  deny: [warnings]\n").expect("a file");
+    let found = serin(&dir.path().join("sub"), &["check", "..", "-o", "short"], "");
+    assert_eq!(found.status.code(), Some(1), "{}", said(&found));
+    assert!(!text(&found).contains("SRN301"));
+    fs::write(dir.path().join(".serin.yaml"), "check:\n  ignroe: [SRN3]\n").expect("a file");
+    let wrong = serin(dir.path(), &["check"], "");
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(said(&wrong).contains(".serin.yaml:2:11: `ignroe` is not known, did you mean `ignore`?"), "{}", said(&wrong));
+}
+
+#[test]
+fn a_baseline_hides_old_findings_and_no_new_ones() {
+    let dir = article();
+    let report = serin(dir.path(), &["check", "-o", "json"], "");
+    fs::write(dir.path().join("baseline"), report.stdout).expect("a file");
+    assert_eq!(serin(dir.path(), &["check", "--baseline", "baseline"], "").status.code(), Some(0));
+    let path = dir.path().join("my-app-destination-rule.yaml");
+    fs::write(&path, fs::read_to_string(&path).expect("the file").replace("name: v2", "name: v9")).expect("a file");
+    let new = serin(dir.path(), &["check", "--baseline", "baseline", "-o", "short"], "");
+    assert_eq!(new.status.code(), Some(1), "{}", said(&new));
+    assert!(text(&new).contains("SRN306") && !text(&new).contains("SRN301"), "{}", text(&new));
+}
+
+#[test]
+fn explain_prints_the_page_and_lists_the_rules() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let page = text(&serin(dir.path(), &["explain", "SRN301"], ""));
+    assert!(page.starts_with("# SRN301: callers inside the mesh bypass this route\n") && page.contains("## Near miss"), "{page}");
+    let list = text(&serin(dir.path(), &["explain"], ""));
+    assert!(list.lines().count() > 70, "{list}");
+    let same = text(&serin(dir.path(), &["explain", "IST0109"], ""));
+    assert!(same.starts_with("SRN315 "), "{same}");
+}
+
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn the_cluster_settles_what_files_leave_open() {
+    let _alone = crate::support::alone();
+    let lab = Lab::up(&[]);
+    for file in ["my-app-v1.yaml", "my-app-v2.yaml", "my-app-destination-rule.yaml", "my-app-virtual-service.yaml"] {
+        lab.kubectl(&["apply", "-f", example(&format!("article/{file}")).to_str().expect("a path")]);
+    }
+    let live = lab.serin(&["check", "--live", "-o", "json"]);
+    assert_eq!(live.status.code(), Some(1), "{}", said(&live));
+    let report: serde_json::Value = serde_json::from_slice(&live.stdout).expect("JSON");
+    let of = |code: &str| report["findings"].as_array().into_iter().flatten().find(|f| f["code"] == code).cloned();
+    let bypass = of("SRN301").expect("the article's mistake");
+    assert_eq!(bypass["certainty"], "certain");
+    assert_eq!(bypass["file"], "live:virtualservice/default/my-app");
+    // A file about to be applied replaces the object of that name, and is judged with the rest.
+    let file = lab.serin(&["check", "--live", "-o", "json", example("article/my-app-virtual-service.yaml").to_str().expect("a path")]);
+    let report: serde_json::Value = serde_json::from_slice(&file.stdout).expect("JSON");
+    let codes: Vec<&str> = report["findings"].as_array().into_iter().flatten().filter_map(|f| f["code"].as_str()).collect();
+    assert!(codes.contains(&"SRN301") && !codes.contains(&"SRN306"), "{codes:?}");
+}
