@@ -20,5 +20,6 @@ mod watch;
 
 pub use config::{Clock, Config, Options, Source};
 pub use lease::LeaseOptions;
+pub use observe::prometheus::{OptionsError, Prometheus, PrometheusOptions};
 pub use observe::source::{Arm, ArmQuery, Cursor, MetricSource, Polled};
 pub use run::{StartError, run, run_with};

@@ -1,5 +1,5 @@
 //! What is seen: caches of the cluster (`project`, `hash`, `cluster`), one `Observation` made of them (`seen`), and what the
-//! sources of metrics counted (`source`, `exposition`, `increments`, `proxies`).
+//! sources of metrics counted (`source`, `exposition`, `increments`, `proxies`, `prometheus`).
 //!
 //! Deliberately writes nothing.
 
@@ -8,6 +8,7 @@ pub mod exposition;
 mod hash;
 pub mod increments;
 pub(crate) mod project;
+pub mod prometheus;
 pub mod proxies;
 pub(crate) mod seen;
 pub mod source;

@@ -4,6 +4,7 @@
 #[path = "../../../../tests/scenarios/world.rs"]
 mod world;
 
+mod prometheus;
 mod scenarios;
 mod source;
 mod stage;

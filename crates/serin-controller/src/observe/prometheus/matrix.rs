@@ -1,0 +1,236 @@
+//! Raw samples → increments, exactly.
+//!
+//! PromQL's `rate` and `increase` extrapolate to the edges of their window, and see no increase in a series' first sample: with few
+//! requests that is most of them. So the samples themselves are read, and what is added up are differences of whole numbers.
+//! Deliberately no I/O and no clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use serin_core::observe::{ArmCounts, Reading};
+use serin_core::units::Timestamp;
+
+use crate::observe::increments::{DURATION_BUCKET, DURATION_COUNT, REQUESTS};
+use crate::observe::source::{Arm, ArmQuery};
+
+/// One series with its samples, as the HTTP API answers.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Series {
+    /// Its labels, the metric's name as `__name__` among them.
+    pub metric: BTreeMap<String, String>,
+    /// Times in seconds, and values as text.
+    #[serde(default)]
+    pub values: Vec<(f64, String)>,
+}
+
+impl Series {
+    fn label(&self, name: &str) -> &str {
+        self.metric.get(name).map_or("", String::as_str)
+    }
+
+    /// Samples as numbers, in the order of time; what is no finite number is none.
+    fn samples(&self) -> Vec<(Timestamp, f64)> {
+        let number = |(at, value): &(f64, String)| {
+            let value: f64 = value.parse().ok()?;
+            value.is_finite().then_some((Timestamp((at * 1000.0).round() as i64), value))
+        };
+        let mut samples: Vec<(Timestamp, f64)> = self.values.iter().filter_map(number).collect();
+        samples.sort_by_key(|(at, _)| *at);
+        samples
+    }
+
+    /// What tells the scraped target of this series from others.
+    pub fn target(&self) -> Target {
+        let of = |name: &str| self.metric.get(name).cloned().unwrap_or_default();
+        Target { job: of("job"), instance: of("instance") }
+    }
+}
+
+/// A scraped target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The scrape configuration's name.
+    pub job: String,
+    /// Address and port.
+    pub instance: String,
+}
+
+/// When each target was scraped: the times of its `up` that say 1.
+#[derive(Clone, Debug, Default)]
+pub struct Scrapes(BTreeMap<Target, Vec<Timestamp>>);
+
+impl Scrapes {
+    /// From the series of `up`.
+    pub fn of(up: &[Series]) -> Self {
+        let mut scrapes: BTreeMap<Target, Vec<Timestamp>> = BTreeMap::new();
+        for series in up {
+            let times = scrapes.entry(series.target()).or_default();
+            times.extend(series.samples().into_iter().filter(|(_, up)| *up > 0.0).map(|(at, _)| at));
+        }
+        Self(scrapes)
+    }
+
+    /// Whether a series of this target that first shows after `from` began at 0 since then: the target was scraped before
+    /// without it, or is itself new. A target of which nothing is known may have counted for days.
+    fn counts_from_zero(&self, target: &Target, from: Timestamp) -> bool {
+        self.0.get(target).is_some_and(|times| !times.is_empty() && (times.iter().any(|at| *at <= from) || times.iter().all(|at| *at > from)))
+    }
+}
+
+/// Series without what tells replicas of one Prometheus apart: of several that mean the same, the one that knows most.
+pub fn deduplicated(all: Vec<Series>, replica_labels: &[String]) -> Vec<Series> {
+    let mut chosen: BTreeMap<BTreeMap<String, String>, Series> = BTreeMap::new();
+    for mut series in all {
+        series.metric.retain(|name, _| !replica_labels.contains(name));
+        let newest = |s: &Series| s.values.iter().map(|(at, _)| *at).fold(f64::NEG_INFINITY, f64::max);
+        match chosen.get(&series.metric) {
+            Some(other) if other.values.len() > series.values.len() || (other.values.len() == series.values.len() && newest(other) >= newest(&series)) => {}
+            Some(_) | None => {
+                chosen.insert(series.metric.clone(), series);
+            }
+        }
+    }
+    chosen.into_values().collect()
+}
+
+/// Increments of one series between two times, sample by sample: `add(time of the sample, increment)`.
+fn increments(series: &Series, from: Timestamp, to: Timestamp, counts_from_zero: bool, mut add: impl FnMut(Timestamp, f64)) {
+    let mut last: Option<f64> = None;
+    for (at, value) in series.samples() {
+        if at > to {
+            break;
+        }
+        if at > from {
+            let increase = match last {
+                Some(last) if value >= last => value - last,
+                // It began anew.
+                Some(_) => value,
+                None if counts_from_zero => value,
+                None => 0.0,
+            };
+            if increase > 0.0 {
+                add(at, increase);
+            }
+        }
+        last = Some(value);
+    }
+}
+
+/// Targets of the series that have no sample up to `from`: whether they began at 0 must be asked.
+pub fn targets_of_new_series(all: &[Series], from: Timestamp) -> BTreeSet<Target> {
+    let is_new = |s: &&Series| s.samples().first().is_some_and(|(at, _)| *at > from);
+    all.iter().filter(is_new).map(Series::target).collect()
+}
+
+/// The newest sample of all.
+pub fn newest(all: &[Series]) -> Option<Timestamp> {
+    all.iter().filter_map(|s| s.samples().last().map(|(at, _)| *at)).max()
+}
+
+/// How far apart samples usually are, in milliseconds: what a reading must at least wait for.
+pub fn usual_gap(all: &[Series]) -> Option<i64> {
+    let mut gaps: Vec<i64> = all.iter().flat_map(|s| s.samples().windows(2).map(|w| w[1].0.0 - w[0].0.0).collect::<Vec<_>>()).collect();
+    gaps.sort_unstable();
+    gaps.get(gaps.len() / 2).copied()
+}
+
+fn is_of(series: &Series, arm: &Arm) -> bool {
+    series.label("destination_workload") == arm.workload.name && series.label("destination_workload_namespace") == arm.workload.namespace
+}
+
+/// HTTP 5xx, or a gRPC status other than 0.
+fn failed(series: &Series) -> bool {
+    let grpc = series.label("grpc_response_status");
+    let code = series.label("response_code");
+    (series.label("request_protocol") == "grpc" && !matches!(grpc, "" | "0" | "OK")) || (code.len() == 3 && code.starts_with('5'))
+}
+
+/// Sums of one arm.
+#[derive(Clone, Debug)]
+struct Sum {
+    n: f64,
+    errors: f64,
+    timed: f64,
+    within: Vec<f64>,
+}
+
+impl Sum {
+    fn new(edges: &[f64]) -> Self {
+        Self { n: 0.0, errors: 0.0, timed: 0.0, within: vec![0.0; edges.len()] }
+    }
+
+    fn add(&mut self, series: &Series, edges: &[f64], increase: f64) {
+        match series.label("__name__") {
+            REQUESTS => {
+                self.n += increase;
+                self.errors += if failed(series) { increase } else { 0.0 };
+            }
+            DURATION_COUNT => self.timed += increase,
+            DURATION_BUCKET => {
+                let le: f64 = series.label("le").parse().unwrap_or(f64::NAN);
+                for (edge, within) in edges.iter().zip(&mut self.within) {
+                    *within += if le == *edge { increase } else { 0.0 };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn counts(&self, edges: &[f64]) -> ArmCounts {
+        let slower = edges.iter().zip(&self.within).map(|(edge, within)| (*edge, (self.timed - within).clamp(0.0, self.n)));
+        ArmCounts { n: self.n, errors: self.errors.min(self.n), slower: slower.collect() }
+    }
+}
+
+/// What was counted between two times.
+pub fn reading(arms: &[Series], lost: &[Series], scrapes: &Scrapes, query: &ArmQuery, from: Timestamp, to: Timestamp) -> Reading {
+    let mut sums = [Sum::new(&query.edges), Sum::new(&query.edges)];
+    for series in arms {
+        let sum = match () {
+            () if is_of(series, &query.stable) => &mut sums[0],
+            () if is_of(series, &query.canary) => &mut sums[1],
+            () => continue,
+        };
+        let from_zero = scrapes.counts_from_zero(&series.target(), from);
+        increments(series, from, to, from_zero, |_, increase| sum.add(series, &query.edges, increase));
+    }
+    let (mut no_healthy_upstream, mut no_cluster) = (0.0, 0.0);
+    for series in lost.iter().filter(|s| !is_of(s, &query.stable) && !is_of(s, &query.canary)) {
+        let has = |flag: &str| series.label("response_flags").split(',').any(|f| f == flag);
+        let from_zero = scrapes.counts_from_zero(&series.target(), from);
+        increments(series, from, to, from_zero, |_, increase| {
+            no_healthy_upstream += if has("UH") { increase } else { 0.0 };
+            no_cluster += if has("NC") { increase } else { 0.0 };
+        });
+    }
+    let [stable, canary] = sums.map(|s| s.counts(&query.edges));
+    Reading { from, to, stable, canary, history: Vec::new(), no_healthy_upstream, no_cluster }
+}
+
+/// Stable's increments before `to`, interval by interval, oldest first: the first guess of a rollout that begins.
+pub fn history(arms: &[Series], query: &ArmQuery, from: Timestamp, to: Timestamp) -> Vec<ArmCounts> {
+    let step = i64::try_from(query.interval.as_millis()).unwrap_or(i64::MAX).max(1);
+    let count = usize::try_from((to.0 - from.0) / step).unwrap_or(0);
+    let mut sums = vec![Sum::new(&query.edges); count];
+    // Before the first sample nothing is known: those intervals are none, not empty ones.
+    let first = arms.iter().filter(|s| is_of(s, &query.stable)).filter_map(|s| s.samples().first().map(|(at, _)| *at)).min();
+    let Some(first) = first else { return Vec::new() };
+    let begin = to.0 - i64::try_from(count).unwrap_or(0) * step;
+    for series in arms.iter().filter(|s| is_of(s, &query.stable)) {
+        increments(series, Timestamp(begin), to, false, |at, increase| {
+            let index = usize::try_from((at.0 - begin - 1) / step).unwrap_or(0);
+            if let Some(sum) = sums.get_mut(index) {
+                sum.add(series, &query.edges, increase);
+            }
+        });
+    }
+    let known = usize::try_from((first.0 - begin).max(0) / step).unwrap_or(0);
+    sums.iter().skip(known).map(|s| s.counts(&query.edges)).collect()
+}
+
+/// An edge that is asked for and that the histogram of an arm with requests lacks.
+pub fn missing_edge(arms: &[Series], query: &ArmQuery) -> Option<f64> {
+    let timed = arms.iter().any(|s| s.label("__name__") == DURATION_COUNT);
+    let has = |edge: &f64| arms.iter().any(|s| s.label("__name__") == DURATION_BUCKET && s.label("le").parse::<f64>().is_ok_and(|le| le == *edge));
+    query.edges.iter().copied().find(|edge| timed && !has(edge))
+}

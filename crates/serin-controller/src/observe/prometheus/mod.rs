@@ -1,0 +1,227 @@
+//! Prometheus as a source: raw range vectors, exact increases, a cursor that is a time.
+//!
+//! Reading order: `matrix` (samples → increments), `client` (how it is asked), and here what is asked and what lacks.
+//! Deliberately no PromQL function touches a counter: see `matrix`.
+
+mod client;
+pub mod matrix;
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serin_core::observe::{Reading, SourceProblem};
+use serin_core::units::Timestamp;
+
+use self::client::Asker;
+pub use self::client::{OptionsError, PrometheusOptions};
+use self::matrix::{Scrapes, Series, Target, deduplicated, history, missing_edge, newest, reading, targets_of_new_series, usual_gap};
+use super::source::{ArmQuery, Cursor, MetricSource, Polled, beginning};
+use crate::config::{Clock, now};
+
+/// A series whose last sample is older than this is over; Prometheus' own rule.
+const LOOKBACK: Duration = Duration::from_secs(300);
+/// How much of stable's past is read before a rollout.
+const PAST: Duration = Duration::from_secs(1800);
+/// A gap longer than this is not made up for: the reading begins anew.
+const LONGEST_GAP: Duration = Duration::from_secs(6 * 3600);
+
+/// See the module.
+pub struct Prometheus {
+    asker: Asker,
+    clock: Clock,
+    delay: Duration,
+    replica_labels: Vec<String>,
+}
+
+impl Prometheus {
+    /// Asks the one that the options name.
+    ///
+    /// # Errors
+    /// What of the options cannot be used.
+    pub fn new(options: &PrometheusOptions, clock: Clock) -> Result<Self, OptionsError> {
+        Ok(Self { asker: Asker::new(options)?, clock, delay: options.delay, replica_labels: options.replica_labels.clone() })
+    }
+
+    async fn read(&self, query: &ArmQuery, cursor: Option<Timestamp>) -> Result<(Reading, Timestamp), SourceProblem> {
+        let to = Timestamp(now(&self.clock).0 - i64::try_from(self.delay.as_millis()).unwrap_or(0));
+        let cursor = cursor.filter(|from| to.since(*from) < LONGEST_GAP && *from <= to);
+        let from = cursor.unwrap_or(to);
+        let window = if cursor.is_some() { to.since(from) + LOOKBACK } else { PAST };
+        let (arms, lost) = futures::try_join!(self.samples(&arms_selector(query), window, to), self.samples(&lost_selector(query), window, to))?;
+        self.check(query, &arms, to).await?;
+        let Some(from) = cursor else {
+            let past = Timestamp(to.0 - i64::try_from(PAST.as_millis()).unwrap_or(0));
+            return Ok((Reading { history: history(&arms, query, past, to), ..beginning(to, &query.edges) }, to));
+        };
+        let new: Vec<Target> = targets_of_new_series(&arms, from).into_iter().chain(targets_of_new_series(&lost, from)).collect();
+        let scrapes = if new.is_empty() { Scrapes::default() } else { Scrapes::of(&self.samples(&up_selector(&new), window, to).await?) };
+        Ok((reading(&arms, &lost, &scrapes, query, from, to), to))
+    }
+
+    async fn samples(&self, selector: &str, window: Duration, at: Timestamp) -> Result<Vec<Series>, SourceProblem> {
+        let query = format!("{selector}[{}s]", window.as_secs().max(1));
+        let series = self.asker.samples(&query, seconds(at)).await.map_err(|what| self.unreachable(&what))?;
+        Ok(deduplicated(series, &self.replica_labels))
+    }
+
+    fn unreachable(&self, what: &str) -> SourceProblem {
+        SourceProblem::Unreachable { what: format!("{}: {what}", self.asker.shown) }
+    }
+
+    /// That what was read is what is asked for: fresh, and with the edges.
+    async fn check(&self, query: &ArmQuery, arms: &[Series], at: Timestamp) -> Result<(), SourceProblem> {
+        let gap = Duration::from_millis(usual_gap(arms).and_then(|g| u64::try_from(g).ok()).unwrap_or(0));
+        let oldest = query.interval.max(gap) * 3;
+        let fresh = newest(arms).is_some_and(|n| at.since(n) <= oldest);
+        if !fresh {
+            self.check_all(query, arms.is_empty(), at, oldest).await?;
+        }
+        let Some(edge) = missing_edge(arms, query) else { return Ok(()) };
+        let edges = self.asker.values(&edges_query(query), seconds(at)).await.map_err(|what| self.unreachable(&what))?;
+        let mut edges: Vec<f64> = edges.iter().filter_map(|v| v.metric.get("le")?.parse().ok()).filter(|e: &f64| e.is_finite()).collect();
+        edges.sort_by(f64::total_cmp);
+        let edges: Vec<String> = edges.iter().map(ToString::to_string).collect();
+        Err(SourceProblem::Missing {
+            what: format!("the histogram has no edge at {edge} ms, so nobody can tell which requests were slower: write one of its edges in slowerThan ({} ms)", edges.join(", ")),
+        })
+    }
+
+    /// Nothing new of the arms: because nobody calls them, or because nobody counts?
+    async fn check_all(&self, query: &ArmQuery, no_series: bool, at: Timestamp, oldest: Duration) -> Result<(), SourceProblem> {
+        let newest = self.asker.values(r#"max(timestamp(istio_requests_total{reporter="source"}))"#, seconds(at)).await.map_err(|what| self.unreachable(&what))?;
+        let Some(newest) = newest.first().and_then(|v| v.value.1.parse::<f64>().ok()) else {
+            return Err(SourceProblem::Missing {
+                what: format!(
+                    "{} has no istio_requests_total with reporter=\"source\": check that it scrapes the proxies (port 15020 or 15090 of the callers' pods)",
+                    self.asker.shown
+                ),
+            });
+        };
+        let age = Duration::from_secs_f64((seconds(at) - newest).clamp(0.0, 1e9));
+        if age > oldest {
+            return Err(SourceProblem::Stale { age_s: age.as_secs() });
+        }
+        if !no_series {
+            return Ok(());
+        }
+        // The service is called, and nobody is told to have answered: the labels are not Istio's.
+        let unlabelled = self.asker.values(&service_query(query), seconds(at)).await.map_err(|what| self.unreachable(&what))?;
+        let calls = unlabelled.first().and_then(|v| v.value.1.parse::<f64>().ok()).unwrap_or(0.0);
+        if calls > 0.0 {
+            return Err(SourceProblem::Missing {
+                what: format!(
+                    "istio_requests_total of {} has no series with destination_workload {} or {}: check whether the mesh's telemetry settings drop that label",
+                    query.service, query.stable.workload.name, query.canary.workload.name
+                ),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl MetricSource for Prometheus {
+    fn poll(&self, query: ArmQuery, cursor: Option<Cursor>) -> BoxFuture<'_, Polled> {
+        async move {
+            let from = cursor.and_then(|c| c.get::<Timestamp>()).map(|t| *t);
+            let (reading, to) = self.read(&query, from).await?;
+            Ok((reading, Cursor::new(to)))
+        }
+        .boxed()
+    }
+}
+
+fn seconds(at: Timestamp) -> f64 {
+    at.0 as f64 / 1000.0
+}
+
+/// Everything of both arms: requests, how many were timed, and the buckets of the edges.
+fn arms_selector(query: &ArmQuery) -> String {
+    let mut edges = String::new();
+    for edge in &query.edges {
+        // Prometheus 3 writes whole numbers with a decimal.
+        let whole = if edge.fract() == 0.0 { format!("|{edge}.0") } else { String::new() };
+        edges.push_str(&quoted(&format!("|{edge}{whole}")));
+    }
+    let names = "istio_requests_total|istio_request_duration_milliseconds_count|istio_request_duration_milliseconds_bucket";
+    format!(r#"{{__name__=~"{names}",le=~"{edges}",{}}}"#, arms_labels(query))
+}
+
+fn arms_labels(query: &ArmQuery) -> String {
+    let mut workloads = [&query.stable, &query.canary].map(|arm| regex(&arm.workload.name)).to_vec();
+    workloads.dedup();
+    format!(
+        r#"reporter="source",destination_workload=~"{}",destination_workload_namespace="{}",destination_service=~"|{}(\\..*)?""#,
+        workloads.join("|"),
+        quoted(&query.stable.workload.namespace),
+        host(query),
+    )
+}
+
+/// Requests to the service that reached nobody.
+fn lost_selector(query: &ArmQuery) -> String {
+    format!(r#"istio_requests_total{{reporter="source",response_flags=~".*(UH|NC).*",destination_service=~"{}(\\..*)?"}}"#, host(query))
+}
+
+fn service_query(query: &ArmQuery) -> String {
+    format!(r#"sum(istio_requests_total{{reporter="source",response_flags!~".*(UH|NC).*",destination_service=~"{}(\\..*)?"}})"#, host(query))
+}
+
+fn edges_query(query: &ArmQuery) -> String {
+    format!(r#"group by (le) (istio_request_duration_milliseconds_bucket{{{}}})"#, arms_labels(query))
+}
+
+fn up_selector(targets: &[Target]) -> String {
+    let mut instances: Vec<String> = targets.iter().map(|t| regex(&t.instance)).collect();
+    instances.sort_unstable();
+    instances.dedup();
+    format!(r#"up{{instance=~"{}"}}"#, instances.join("|"))
+}
+
+/// The service's name and namespace, as a regular expression inside quotes.
+fn host(query: &ArmQuery) -> String {
+    regex(&format!("{}.{}", query.service.name, query.service.namespace))
+}
+
+/// A literal as a regular expression inside a quoted string: no text from an object means anything to PromQL.
+fn regex(literal: &str) -> String {
+    let mut escaped = String::new();
+    for c in literal.chars() {
+        if !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | ':') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    quoted(&escaped)
+}
+
+/// As PromQL's quoted strings want it.
+fn quoted(text: &str) -> String {
+    text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::source::Arm;
+    use serin_core::route::ServiceName;
+    use serin_core::units::{ObjectName, VersionName};
+
+    #[test]
+    fn no_name_means_anything_to_promql() {
+        let arm = |name: &str| Arm { version: VersionName::new("v1").expect("a version"), workload: ObjectName { namespace: "shop".into(), name: name.into() } };
+        let query = ArmQuery {
+            rollout: "r".into(),
+            service: ServiceName::new("cart", "shop"),
+            stable: arm("cart.v1"),
+            canary: arm("x\"} or vector(1)\n"),
+            edges: vec![500.0, 0.5],
+            interval: Duration::from_secs(10),
+        };
+        assert_eq!(
+            arms_labels(&query),
+            r#"reporter="source",destination_workload=~"cart\\.v1|x\\\"\\}\\ or\\ vector\\(1\\)\\\n",destination_workload_namespace="shop",destination_service=~"|cart\\.shop(\\..*)?""#
+        );
+        assert!(arms_selector(&query).contains(r#"le=~"|500|500.0|0.5""#), "{}", arms_selector(&query));
+    }
+}

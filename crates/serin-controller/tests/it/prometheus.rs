@@ -1,0 +1,459 @@
+//! Prometheus as a source, against a small one that stores what it is told and answers the questions that are asked of it.
+//!
+//! What a scrape would store is written by hand, so that every count is known exactly. A real one answers in `tests/e2e`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use regex::Regex;
+use serde_json::{Value, json};
+use serin_controller::{Arm, ArmQuery, Clock, Cursor, MetricSource, Prometheus, PrometheusOptions};
+use serin_core::observe::{Reading, SourceProblem};
+use serin_core::route::ServiceName;
+use serin_core::units::{ObjectName, VersionName};
+
+type Labels = BTreeMap<String, String>;
+
+/// Series with samples, in seconds.
+#[derive(Default)]
+struct Stored {
+    series: BTreeMap<Labels, Vec<(f64, f64)>>,
+    now: f64,
+    /// An answer instead of all others: status and body.
+    instead: Option<(u16, Value)>,
+    /// Headers of the last question.
+    headers: BTreeMap<String, String>,
+    questions: Vec<String>,
+}
+
+#[derive(Clone)]
+struct Fake {
+    stored: Arc<Mutex<Stored>>,
+    url: String,
+}
+
+const BEGIN: f64 = 1_700_000_000.0;
+
+impl Fake {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/prom", listener.local_addr().expect("an address"));
+        let stored = Arc::new(Mutex::new(Stored { now: BEGIN, ..Stored::default() }));
+        let fake = Self { stored: stored.clone(), url };
+        tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                let stored = stored.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                        let stored = stored.clone();
+                        async move {
+                            let headers = request.headers().iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap_or_default().to_owned())).collect();
+                            let path = request.uri().path().to_owned();
+                            let body = request.into_body().collect().await.expect("a body").to_bytes();
+                            let mut stored = stored.lock().expect("stored");
+                            stored.headers = headers;
+                            let (status, answer) = if path == "/prom/api/v1/query" { stored.answer(&String::from_utf8_lossy(&body)) } else { (404, json!({})) };
+                            let response = http::Response::builder().status(status).body(Full::new(bytes::Bytes::from(answer.to_string())));
+                            Ok::<_, std::convert::Infallible>(response.expect("a response"))
+                        }
+                    });
+                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        fake
+    }
+
+    fn source(&self, change: impl FnOnce(&mut PrometheusOptions)) -> Prometheus {
+        let mut options = PrometheusOptions { delay: Duration::ZERO, timeout: Duration::from_secs(30), ..PrometheusOptions::new(&self.url) };
+        change(&mut options);
+        let stored = self.stored.clone();
+        let clock: Clock = Arc::new(move || jiff::Timestamp::from_millisecond((stored.lock().expect("stored").now * 1000.0) as i64).expect("a time"));
+        Prometheus::new(&options, clock).expect("options that can be used")
+    }
+
+    fn edit(&self, change: impl FnOnce(&mut Stored)) {
+        change(&mut self.stored.lock().expect("stored"));
+    }
+}
+
+impl Stored {
+    /// Stores a value, at so many seconds after the beginning.
+    fn put(&mut self, at: f64, metric: &str, labels: &[(&str, &str)], value: f64) {
+        let mut all: Labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        all.insert("__name__".into(), metric.into());
+        self.series.entry(all).or_default().push((BEGIN + at, value));
+    }
+
+    /// Stores what a scrape of one proxy finds: requests of each version and code.
+    fn scrape(&mut self, at: f64, instance: &str, counts: &[(&str, &str, f64)]) {
+        self.put(at, "up", &[("job", "envoy"), ("instance", instance)], 1.0);
+        for (version, code, n) in counts {
+            let workload = format!("cart-{version}");
+            let labels = labels(instance, &workload, &[("response_code", code), ("response_flags", "-")]);
+            let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            self.put(at, "istio_requests_total", &labels, *n);
+        }
+        self.now = self.now.max(BEGIN + at);
+    }
+
+    fn answer(&mut self, form: &str) -> (u16, Value) {
+        let form: BTreeMap<String, String> = form.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), decoded(v))).collect();
+        let query = form.get("query").cloned().unwrap_or_default();
+        self.questions.push(query.clone());
+        if let Some(instead) = &self.instead {
+            return instead.clone();
+        }
+        let at: f64 = form.get("time").and_then(|t| t.parse().ok()).expect("a time");
+        let success = |kind: &str, result: Value| (200, json!({"status": "success", "data": {"resultType": kind, "result": result}}));
+        if let Some((selector, window)) = query.strip_suffix("s]").and_then(|q| q.rsplit_once('[')) {
+            let window: f64 = window.parse().expect("a window");
+            let inside = |samples: &Vec<(f64, f64)>| -> Vec<Value> { samples.iter().filter(|(t, _)| *t > at - window && *t <= at).map(|(t, v)| json!([t, v.to_string()])).collect() };
+            let found = self.select(selector).into_iter().map(|(labels, samples)| (labels, inside(samples))).filter(|(_, s)| !s.is_empty());
+            return success("matrix", found.map(|(labels, values)| json!({"metric": labels, "values": values})).collect());
+        }
+        let inner = |prefix: &str| query.strip_prefix(prefix).and_then(|q| q.strip_suffix(')')).map(|s| s.strip_suffix(')').filter(|_| prefix.ends_with("(timestamp(")).unwrap_or(s).to_owned());
+        let newest = |samples: &Vec<(f64, f64)>| samples.iter().rev().find(|(t, _)| *t <= at && *t > at - 300.0).copied();
+        if let Some(selector) = inner("max(timestamp(") {
+            let newest = self.select(&selector).into_iter().filter_map(|(_, s)| newest(s)).map(|(t, _)| t).fold(f64::NEG_INFINITY, f64::max);
+            return success("vector", if newest.is_finite() { json!([{"metric": {}, "value": [at, newest.to_string()]}]) } else { json!([]) });
+        }
+        if let Some(selector) = inner("sum(") {
+            let values: Vec<f64> = self.select(&selector).into_iter().filter_map(|(_, s)| newest(s)).map(|(_, v)| v).collect();
+            return success("vector", if values.is_empty() { json!([]) } else { json!([{"metric": {}, "value": [at, values.iter().sum::<f64>().to_string()]}]) });
+        }
+        if let Some(selector) = inner("group by (le) (") {
+            let les: std::collections::BTreeSet<String> = self.select(&selector).into_iter().filter_map(|(l, _)| l.get("le").cloned()).collect();
+            return success("vector", les.iter().map(|le| json!({"metric": {"le": le}, "value": [at, "1"]})).collect());
+        }
+        (400, json!({"status": "error", "errorType": "bad_data", "error": format!("this one does not know {query}")}))
+    }
+
+    fn select(&self, selector: &str) -> Vec<(&Labels, &Vec<(f64, f64)>)> {
+        let (name, matchers) = selector.split_once('{').expect("a selector");
+        let matchers = matchers.strip_suffix('}').expect("a selector");
+        let pattern = Regex::new(r#"([a-z_A-Z]+)(=~|!~|=)"((?:[^"\\]|\\.)*)",?"#).expect("a pattern");
+        let mut tests: Vec<(String, String, String)> = pattern.captures_iter(matchers).map(|c| (c[1].to_owned(), c[2].to_owned(), unquoted(&c[3]))).collect();
+        if !name.is_empty() {
+            tests.push(("__name__".into(), "=".into(), name.into()));
+        }
+        let fits = |labels: &Labels| {
+            tests.iter().all(|(name, op, wanted)| {
+                let value = labels.get(name).map_or("", String::as_str);
+                let matches = || Regex::new(&format!("^(?s:{wanted})$")).expect("a pattern").is_match(value);
+                match op.as_str() {
+                    "=" => value == wanted,
+                    "=~" => matches(),
+                    _ => !matches(),
+                }
+            })
+        };
+        self.series.iter().filter(|(labels, _)| fits(labels)).collect()
+    }
+}
+
+fn labels(instance: &str, workload: &str, more: &[(&str, &str)]) -> Vec<(String, String)> {
+    let fixed = [
+        ("job", "envoy"),
+        ("instance", instance),
+        ("reporter", "source"),
+        ("destination_workload", workload),
+        ("destination_workload_namespace", "shop"),
+        ("destination_service", "cart.shop.svc.cluster.local"),
+        ("destination_service_name", "cart"),
+    ];
+    fixed.iter().chain(more).map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+}
+
+fn unquoted(text: &str) -> String {
+    text.replace(r"\\", "\u{1}").replace("\\\"", "\"").replace(r"\n", "\n").replace('\u{1}', r"\")
+}
+
+fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::new();
+    let mut i = 0;
+    while i < bytes.len() {
+        if bytes[i] == b'%' {
+            out.push(u8::from_str_radix(&text[i + 1..i + 3], 16).expect("hexadecimal"));
+            i += 3;
+        } else {
+            out.push(bytes[i]);
+            i += 1;
+        }
+    }
+    String::from_utf8(out).expect("text")
+}
+
+fn query(edges: &[f64]) -> ArmQuery {
+    let arm = |version: &str| Arm {
+        version: VersionName::new(version).expect("a version"),
+        workload: ObjectName { namespace: "shop".into(), name: format!("cart-{version}") },
+    };
+    ArmQuery {
+        rollout: "r".into(),
+        service: ServiceName::new("cart", "shop"),
+        stable: arm("v1"),
+        canary: arm("v2"),
+        edges: edges.to_vec(),
+        interval: Duration::from_secs(10),
+    }
+}
+
+async fn poll(source: &Prometheus, cursor: &mut Option<Cursor>) -> Result<Reading, SourceProblem> {
+    poll_edges(source, cursor, &[]).await
+}
+
+async fn poll_edges(source: &Prometheus, cursor: &mut Option<Cursor>, edges: &[f64]) -> Result<Reading, SourceProblem> {
+    let (reading, next) = source.poll(query(edges), cursor.clone()).await?;
+    *cursor = Some(next);
+    Ok(reading)
+}
+
+fn missing(result: Result<Reading, SourceProblem>) -> String {
+    match result {
+        Err(SourceProblem::Missing { what }) => what,
+        other => panic!("not missing: {other:?}"),
+    }
+}
+
+fn unreachable(result: Result<Reading, SourceProblem>) -> String {
+    match result {
+        Err(SourceProblem::Unreachable { what }) => what,
+        other => panic!("not unreachable: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn readings_add_up_to_what_was_served_however_scrapes_and_polls_fall() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    // Scraped every 15 s and asked every 10 s: v1 serves 90 a scrape, v2 10 with one failure.
+    let mut cursor = None;
+    let (mut sums, mut histories) = ([0.0; 4], Vec::new());
+    let mut scraped = 0;
+    for second in (0..=600).step_by(5) {
+        let at = f64::from(second);
+        if second % 15 == 0 {
+            scraped += 1;
+            let k = f64::from(scraped);
+            fake.edit(|s| s.scrape(at, "10.0.0.1:15020", &[("v1", "200", 90.0 * k), ("v2", "200", 9.0 * k), ("v2", "503", k)]));
+        }
+        fake.edit(|s| s.now = BEGIN + at);
+        if second % 10 == 0 {
+            let reading = poll(&source, &mut cursor).await.expect("a reading");
+            if !reading.history.is_empty() {
+                histories.push(reading.history.len());
+            }
+            for (sum, x) in sums.iter_mut().zip([reading.stable.n, reading.stable.errors, reading.canary.n, reading.canary.errors]) {
+                *sum += x;
+            }
+        }
+    }
+    // All but the first scrape, which was there before the first reading.
+    let k = f64::from(scraped - 1);
+    assert_eq!(sums, [90.0 * k, 0.0, 10.0 * k, k]);
+    assert!(histories.len() <= 1, "the past is told once");
+}
+
+#[tokio::test]
+async fn the_past_of_stable_comes_with_the_first_reading() {
+    let fake = Fake::start().await;
+    for k in 0..40 {
+        fake.edit(|s| s.scrape(10.0 * f64::from(k), "a", &[("v1", "200", 50.0 * f64::from(k)), ("v1", "500", f64::from(k))]));
+    }
+    let reading = poll(&fake.source(|_| {}), &mut None).await.expect("a reading");
+    let (n, errors) = reading.history.iter().fold((0.0, 0.0), |(n, x), h| (n + h.n, x + h.errors));
+    assert_eq!((n, errors), (39.0 * 51.0, 39.0));
+    assert_eq!(reading.history.last().map(|h| h.n), Some(51.0));
+    assert_eq!((reading.stable.n, reading.from), (0.0, reading.to));
+}
+
+#[tokio::test]
+async fn restarts_new_pods_and_new_series_are_counted_once() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    fake.edit(|s| s.scrape(0.0, "a", &[("v1", "200", 1000.0), ("v2", "200", 100.0)]));
+    let mut cursor = None;
+    poll(&source, &mut cursor).await.expect("a reading");
+    fake.edit(|s| {
+        // `a` began anew; a failure shows for the first time; `b` is a new pod; `c` was there all along and is found only now.
+        s.scrape(10.0, "a", &[("v1", "200", 40.0), ("v2", "200", 103.0), ("v2", "500", 2.0)]);
+        s.scrape(10.0, "b", &[("v2", "200", 7.0)]);
+        let labels = labels("c", "cart-v2", &[("response_code", "200")]);
+        let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        s.put(10.0, "istio_requests_total", &labels, 5000.0);
+    });
+    let reading = poll(&source, &mut cursor).await.expect("a reading");
+    assert_eq!((reading.stable.n, reading.canary.n, reading.canary.errors), (40.0, 3.0 + 2.0 + 7.0, 2.0));
+}
+
+#[tokio::test]
+async fn what_was_counted_while_nobody_could_read_comes_later_and_once() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    fake.edit(|s| s.scrape(0.0, "a", &[("v2", "200", 0.0)]));
+    let mut cursor = None;
+    poll(&source, &mut cursor).await.expect("a reading");
+    fake.edit(|s| s.instead = Some((503, json!("gone"))));
+    assert!(unreachable(poll(&source, &mut cursor).await).contains("503"));
+    fake.edit(|s| {
+        s.instead = None;
+        s.scrape(10.0, "a", &[("v2", "200", 30.0)]);
+        s.scrape(900.0, "a", &[("v2", "200", 80.0)]);
+    });
+    assert_eq!(poll(&source, &mut cursor).await.expect("a reading").canary.n, 80.0);
+    assert_eq!(poll(&source, &mut cursor).await.expect("a reading").canary.n, 0.0);
+}
+
+#[tokio::test]
+async fn replicas_of_one_prometheus_count_once() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    for (at, n) in [(0.0, 10.0), (10.0, 25.0)] {
+        for replica in ["a", "b"] {
+            fake.edit(|s| {
+                let labels = labels("p", "cart-v2", &[("response_code", "200"), ("prometheus_replica", replica)]);
+                let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                s.put(at, "istio_requests_total", &labels, n);
+                s.now = BEGIN + at;
+            });
+        }
+        if at == 0.0 {
+            continue;
+        }
+    }
+    fake.edit(|s| s.now = BEGIN);
+    let mut cursor = None;
+    poll(&source, &mut cursor).await.expect("a reading");
+    fake.edit(|s| s.now = BEGIN + 10.0);
+    assert_eq!(poll(&source, &mut cursor).await.expect("a reading").canary.n, 15.0);
+}
+
+#[tokio::test]
+async fn data_that_nobody_renews_is_stale_and_no_data_is_missing() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    assert!(missing(poll(&source, &mut None).await).contains("has no istio_requests_total"));
+    for k in 0..5 {
+        fake.edit(|s| s.scrape(10.0 * f64::from(k), "a", &[("v1", "200", 10.0)]));
+    }
+    let mut cursor = None;
+    poll(&source, &mut cursor).await.expect("a reading");
+    fake.edit(|s| s.now = BEGIN + 40.0 + 31.0);
+    assert_eq!(poll(&source, &mut cursor).await, Err(SourceProblem::Stale { age_s: 31 }));
+}
+
+#[tokio::test]
+async fn a_service_that_nobody_calls_is_no_fault_of_the_source() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    fake.edit(|s| {
+        let others: Vec<(String, String)> = labels("a", "web", &[]).into_iter().map(|(n, v)| (n, v.replace("cart", "web"))).collect();
+        let others: Vec<(&str, &str)> = others.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        s.put(0.0, "istio_requests_total", &others, 10.0);
+    });
+    let mut cursor = None;
+    poll(&source, &mut cursor).await.expect("a reading");
+    fake.edit(|s| s.now = BEGIN + 5.0);
+    let reading = poll(&source, &mut cursor).await.expect("a reading");
+    assert_eq!((reading.stable.n, reading.canary.n), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn labels_that_the_mesh_drops_are_said() {
+    let fake = Fake::start().await;
+    fake.edit(|s| s.put(0.0, "istio_requests_total", &[("reporter", "source"), ("destination_service", "cart.shop.svc.cluster.local")], 10.0));
+    assert!(missing(poll(&fake.source(|_| {}), &mut None).await).contains("destination_workload"));
+}
+
+#[tokio::test]
+async fn slow_requests_are_read_by_edge_and_a_missing_edge_is_said() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    let write = |at: f64, fast: f64, all: f64| {
+        fake.edit(|s| {
+            s.scrape(at, "a", &[("v2", "200", all)]);
+            for (metric, le, n) in [("bucket", "250", fast / 2.0), ("bucket", "500.0", fast), ("bucket", "+Inf", all), ("count", "", all)] {
+                let more: &[(&str, &str)] = if le.is_empty() { &[] } else { &[("le", le)] };
+                let labels = labels("a", "cart-v2", more);
+                let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+                s.put(at, &format!("istio_request_duration_milliseconds_{metric}"), &labels, n);
+            }
+        });
+    };
+    write(0.0, 90.0, 100.0);
+    let mut cursor = None;
+    poll_edges(&source, &mut cursor, &[500.0]).await.expect("a reading");
+    write(10.0, 170.0, 200.0);
+    let reading = poll_edges(&source, &mut cursor, &[500.0]).await.expect("a reading");
+    assert_eq!((reading.canary.n, reading.canary.slower_than(500.0)), (100.0, Some(20.0)));
+    let what = missing(poll_edges(&source, &mut cursor, &[300.0]).await);
+    assert!(what.contains("no edge at 300 ms") && what.contains("250, 500"), "{what}");
+}
+
+#[tokio::test]
+async fn requests_that_reached_nobody_are_counted_by_their_flag() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    let lost = |at: f64, uh: f64, nc: f64| {
+        fake.edit(|s| {
+            s.scrape(at, "a", &[("v1", "200", 10.0)]);
+            for (flag, n) in [("UH", uh), ("NC", nc)] {
+                let labels = [("job", "envoy"), ("instance", "a"), ("reporter", "source"), ("destination_workload", "unknown"), ("destination_service", "cart.shop.svc.cluster.local"), ("response_flags", flag), ("response_code", "503")];
+                s.put(at, "istio_requests_total", &labels, n);
+            }
+        });
+    };
+    lost(0.0, 1.0, 0.0);
+    let mut cursor = None;
+    poll(&source, &mut cursor).await.expect("a reading");
+    lost(10.0, 6.0, 4.0);
+    let reading = poll(&source, &mut cursor).await.expect("a reading");
+    assert_eq!((reading.no_healthy_upstream, reading.no_cluster, reading.stable.n), (5.0, 4.0, 0.0));
+}
+
+#[tokio::test]
+async fn token_and_tenant_are_shown_and_never_told() {
+    let fake = Fake::start().await;
+    let file = std::env::temp_dir().join(format!("serin-token-{}", std::process::id()));
+    std::fs::write(&file, "s3cret\n").expect("a file");
+    let source = fake.source(|o| {
+        o.token_file = Some(file.clone());
+        o.headers = vec![("X-Scope-OrgID".into(), "shop".into())];
+    });
+    fake.edit(|s| s.scrape(0.0, "a", &[("v1", "200", 1.0)]));
+    poll(&source, &mut None).await.expect("a reading");
+    fake.edit(|s| assert_eq!((s.headers["authorization"].as_str(), s.headers["x-scope-orgid"].as_str()), ("Bearer s3cret", "shop")));
+    fake.edit(|s| s.instead = Some((401, json!({"status": "error", "errorType": "auth", "error": "who are you"}))));
+    let what = unreachable(poll(&source, &mut None).await);
+    assert!(what.contains("401") && what.contains("who are you") && !what.contains("s3cret"), "{what}");
+    std::fs::remove_file(file).expect("removes");
+}
+
+#[tokio::test]
+async fn half_an_answer_is_none() {
+    let fake = Fake::start().await;
+    fake.edit(|s| s.instead = Some((200, json!({"status": "success", "warnings": ["1 store did not answer"], "data": {"resultType": "matrix", "result": []}}))));
+    assert!(unreachable(poll(&fake.source(|_| {}), &mut None).await).contains("did not answer"));
+    for odd in [json!("text"), json!({"status": "success"}), json!({"status": "success", "data": {"resultType": "scalar", "result": [1, "2"]}}), json!([])] {
+        fake.edit(|s| s.instead = Some((200, odd.clone())));
+        assert!(poll(&fake.source(|_| {}), &mut None).await.is_err(), "{odd}");
+    }
+}
+
+#[test]
+fn options_that_cannot_be_used_are_said() {
+    let clock: Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+    for url in ["", "prometheus:9090", "ftp://x", "http://"] {
+        let error = Prometheus::new(&PrometheusOptions::new(url), clock.clone()).err().expect("an error").to_string();
+        assert!(error.contains("http://prometheus.monitoring:9090"), "{error}");
+    }
+    let ca = PrometheusOptions { ca: Some(b"no certificate".to_vec()), ..PrometheusOptions::new("https://x") };
+    assert!(Prometheus::new(&ca, clock).is_err());
+}
