@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::rustls::pki_types::pem::PemObject;
-use hyper_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use hyper_rustls::rustls::{ClientConfig, RootCertStore, crypto};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde::Deserialize;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::matrix::Series;
 
@@ -139,7 +139,7 @@ impl Asker {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_connect_timeout(Some(options.timeout));
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls(options)?).https_or_http().enable_http1().wrap_connector(http);
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls(options, scheme == "https")?).https_or_http().enable_http1().wrap_connector(http);
         let mut client = Client::builder(hyper_util::rt::TokioExecutor::new());
         let client = client.pool_timer(hyper_util::rt::TokioTimer::new()).pool_idle_timeout(Duration::from_secs(60)).build(connector);
         let shown = format!("{scheme}://{}{path}", authority.as_str().rsplit('@').next().unwrap_or_default());
@@ -207,11 +207,14 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
-fn tls(options: &PrometheusOptions) -> Result<ClientConfig, OptionsError> {
+/// What https trusts and shows. Without https nothing of it is needed, and a machine without certificates will do.
+fn tls(options: &PrometheusOptions, https: bool) -> Result<ClientConfig, OptionsError> {
     let pem = |what: &'static str, why: String| OptionsError::Pem { what, why };
-    let mut roots = RootCertStore::empty();
-    match &options.ca {
+    let provider = std::sync::Arc::new(crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|e| pem("TLS setup", e.to_string()))?;
+    let builder = match &options.ca {
         Some(ca) => {
+            let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(ca) {
                 let certificate = certificate.map_err(|e| pem("CA", e.to_string()))?;
                 roots.add(certificate).map_err(|e| pem("CA", e.to_string()))?;
@@ -219,12 +222,11 @@ fn tls(options: &PrometheusOptions) -> Result<ClientConfig, OptionsError> {
             if roots.is_empty() {
                 return Err(pem("CA", "it holds no certificate".into()));
             }
+            builder.with_root_certificates(roots)
         }
-        None => roots.extend(system_roots()),
-    }
-    let provider = std::sync::Arc::new(crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|e| pem("TLS setup", e.to_string()))?;
-    let builder = builder.with_root_certificates(roots);
+        None if https => builder.with_native_roots().map_err(|e| pem("system's certificates", e.to_string()))?,
+        None => builder.with_root_certificates(RootCertStore::empty()),
+    };
     match &options.identity {
         None => Ok(builder.with_no_client_auth()),
         Some((certificate, key)) => {
@@ -234,19 +236,6 @@ fn tls(options: &PrometheusOptions) -> Result<ClientConfig, OptionsError> {
             builder.with_client_auth_cert(chain, key).map_err(|e| pem("client certificate", e.to_string()))
         }
     }
-}
-
-/// The certificates that the machine trusts; none where it has no store, which only matters for https.
-fn system_roots() -> Vec<hyper_rustls::rustls::pki_types::TrustAnchor<'static>> {
-    let mut roots = RootCertStore::empty();
-    let places = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem"];
-    let chosen = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let found = chosen.into_iter().chain(places.iter().map(PathBuf::from)).find_map(|place| std::fs::read(place).ok()).unwrap_or_default();
-    for certificate in CertificateDer::pem_slice_iter(&found).flatten() {
-        // One that cannot be used is one that nobody will miss until it is needed.
-        let _ = roots.add(certificate);
-    }
-    roots.roots
 }
 
 /// As a form's value.

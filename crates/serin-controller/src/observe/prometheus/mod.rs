@@ -48,7 +48,8 @@ impl Prometheus {
         let cursor = cursor.filter(|from| to.since(*from) < LONGEST_GAP && *from <= to);
         let from = cursor.unwrap_or(to);
         let window = if cursor.is_some() { to.since(from) + LOOKBACK } else { PAST };
-        let (arms, lost) = futures::try_join!(self.samples(&arms_selector(query), window, to), self.samples(&lost_selector(query), window, to))?;
+        let (of_arms, of_nobody) = (arms_selector(query), lost_selector(query));
+        let (arms, lost) = futures::try_join!(self.samples(&of_arms, window, to), self.samples(&of_nobody, window, to))?;
         self.check(query, &arms, to).await?;
         let Some(from) = cursor else {
             let past = Timestamp(to.0 - i64::try_from(PAST.as_millis()).unwrap_or(0));
