@@ -2,6 +2,7 @@
 //! linked once.
 
 #[path = "../../../../tests/scenarios/world.rs"]
+#[expect(dead_code, reason = "what only the pure runner needs of the world")]
 mod world;
 
 mod prometheus;
