@@ -8,6 +8,7 @@ mod kubernetes_schema;
 mod outputs;
 mod pages;
 mod release;
+mod sarif;
 
 use serin_check::{Input, Options, Report, check, render};
 
