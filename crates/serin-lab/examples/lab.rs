@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let mut config = LabConfig::new(std::env::current_exe()?);
+    let mut config = LabConfig::new(std::env::current_exe()?, std::sync::Arc::new(jiff::Timestamp::now));
     config.root = std::env::args().nth(1).map(Into::into);
     for file in std::env::args().skip(2) {
         config.manifests.push(std::fs::read_to_string(file)?);

@@ -54,7 +54,7 @@ pub struct LabConfig {
 
 impl LabConfig {
     /// A lab with nothing in it, run by `self_exe`.
-    pub fn new(self_exe: impl Into<PathBuf>) -> Self {
+    pub fn new(self_exe: impl Into<PathBuf>, clock: Clock) -> Self {
         Self {
             self_exe: self_exe.into(),
             name: None,
@@ -64,7 +64,7 @@ impl LabConfig {
             exec: false,
             manifests: Vec::new(),
             envoy: None,
-            clock: Arc::new(jiff::Timestamp::now),
+            clock,
         }
     }
 }

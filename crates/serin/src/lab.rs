@@ -59,7 +59,7 @@ impl RunningLab {
             exec: options.exec,
             manifests: options.manifests,
             envoy: Some(envoy.clone()),
-            ..LabConfig::new(self_exe)
+            ..LabConfig::new(self_exe, std::sync::Arc::new(jiff::Timestamp::now))
         };
         let lab = Lab::start(config).await.map_err(|e| Failure::new(format!("cannot start the lab: {e}")).hint("serin lab status"))?;
         Ok(Self { lab, envoy, took: begin.elapsed(), _temporary: temporary })

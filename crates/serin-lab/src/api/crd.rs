@@ -14,7 +14,7 @@ use super::{Api, schema};
 use crate::store::{Resource, seconds};
 
 /// Fills in what a CRD's author may leave out, sets its conditions, and finds what is wrong with it.
-pub(super) fn judge(crd: &mut Value, old: Option<&Value>, problems: &mut Vec<Problem>) {
+pub(super) fn judge(crd: &mut Value, old: Option<&Value>, now: jiff::Timestamp, problems: &mut Vec<Problem>) {
     let spec = &mut crd["spec"];
     let kind = spec["names"]["kind"].as_str().unwrap_or_default().to_owned();
     for (field, value) in [("singular", kind.to_lowercase()), ("listKind", format!("{kind}List"))] {
@@ -27,7 +27,7 @@ pub(super) fn judge(crd: &mut Value, old: Option<&Value>, problems: &mut Vec<Pro
     }
     check(crd, old, problems);
     if problems.is_empty() {
-        set_status(crd, old);
+        set_status(crd, old, now);
     }
 }
 
@@ -173,7 +173,7 @@ fn structure(schema: &Value, path: &str, nested: bool, problems: &mut Vec<Proble
     }
 }
 
-fn set_status(crd: &mut Value, old: Option<&Value>) {
+fn set_status(crd: &mut Value, old: Option<&Value>, now: jiff::Timestamp) {
     let spec = crd["spec"].clone();
     let stored = spec["versions"].as_array().into_iter().flatten().find(|v| v["storage"] == true).map(|v| v["name"].clone());
     let before = old.map_or(&Value::Null, |o| &o["status"]);
@@ -184,7 +184,7 @@ fn set_status(crd: &mut Value, old: Option<&Value>) {
         versions.push(stored);
     }
     let was = before["conditions"].as_array().filter(|c| c.iter().any(|c| c["type"] == "Established" && c["status"] == "True"));
-    let now = seconds(jiff::Timestamp::now());
+    let now = seconds(now);
     let conditions = was.cloned().unwrap_or_else(|| {
         vec![
             json!({"type": "NamesAccepted", "status": "True", "lastTransitionTime": now, "reason": "NoConflicts", "message": "no conflicts found"}),

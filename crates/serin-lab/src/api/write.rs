@@ -616,7 +616,7 @@ impl<'a> Pending<'a> {
         if kind.origin == Origin::BuiltIn {
             validate::object(kind, &new, self.old, &mut problems);
             if kind.is("apiextensions.k8s.io", "customresourcedefinitions") {
-                crd::judge(&mut new, self.old, &mut problems);
+                crd::judge(&mut new, self.old, (self.api.store().clock())(), &mut problems);
             }
         } else {
             structural::validate(version.node(), &new, "", &mut problems);

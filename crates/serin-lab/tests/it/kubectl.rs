@@ -91,7 +91,7 @@ fn words(line: &str) -> Vec<String> {
 async fn what_people_type_works() {
     let root = tempfile::tempdir().unwrap();
     let home = tempfile::tempdir().unwrap();
-    let mut config = LabConfig::new(env!("CARGO_BIN_EXE_lab-child"));
+    let mut config = LabConfig::new(env!("CARGO_BIN_EXE_lab-child"), std::sync::Arc::new(jiff::Timestamp::now));
     config.root = Some(root.path().to_owned());
     let lab = Lab::start(config).await.unwrap();
     std::fs::write(home.path().join("app.yaml"), APP).unwrap();

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use crate::world::deployment;
 
 fn config(root: &std::path::Path) -> LabConfig {
-    let mut config = LabConfig::new(env!("CARGO_BIN_EXE_lab-child"));
+    let mut config = LabConfig::new(env!("CARGO_BIN_EXE_lab-child"), std::sync::Arc::new(jiff::Timestamp::now));
     config.root = Some(root.to_owned());
     config
 }

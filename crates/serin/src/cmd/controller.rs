@@ -1,12 +1,12 @@
 //! `serin controller`: the loop that carries releases out, in a cluster or beside one.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use kube::{Client, Config as KubeConfig};
-use serin_controller::{Config, LeaseOptions, Options, Source};
+use serin_controller::{Config, LeaseOptions, Options, Prometheus, PrometheusOptions, Source};
 use serin_core::route::rules::ROOT_NAMESPACE;
 use tokio_util::sync::CancellationToken;
 
@@ -20,12 +20,24 @@ use crate::out;
     after_help = "Uses the kubeconfig, or in a pod the pod's own account. --namespace limits it to one namespace.\nSIGTERM and Ctrl-C let the looks that are under way end; traffic stays exactly where it is.\n\nExit codes: 0 ended as asked; 2 it could not start; 130 interrupted.\n\nExamples:\n  serin controller\n  serin controller --namespace shop --log json\n  serin controller --leader-elect --listen 0.0.0.0:8081"
 )]
 pub(crate) struct ControllerArgs {
-    /// Where requests are counted: proxies reads Istio's proxies themselves
+    /// Where requests are counted: proxies reads Istio's proxies themselves, prometheus asks one that does
     #[arg(long, value_enum, value_name = "SOURCE", default_value = "proxies")]
     source: SourceKind,
     /// The port where proxies show their metrics
     #[arg(long, value_name = "PORT", default_value = "15090")]
     proxies_port: u16,
+    /// The Prometheus to ask, as http://prometheus.monitoring:9090
+    #[arg(long, value_name = "URL", required_if_eq("source", "prometheus"))]
+    prometheus_url: Option<String>,
+    /// A file with a bearer token for it, read anew for each question
+    #[arg(long, value_name = "FILE", requires = "prometheus_url")]
+    prometheus_token_file: Option<PathBuf>,
+    /// A file with the certificates (PEM) to trust for it, instead of the system's
+    #[arg(long, value_name = "FILE", requires = "prometheus_url")]
+    prometheus_ca: Option<PathBuf>,
+    /// A header to send to it, as X-Scope-OrgID=team; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", requires = "prometheus_url", value_parser = header)]
+    prometheus_header: Vec<(String, String)>,
     /// Act only while holding a lease: of several controllers one is in charge
     #[arg(long)]
     leader_elect: bool,
@@ -50,6 +62,12 @@ pub(crate) struct ControllerArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum SourceKind {
     Proxies,
+    Prometheus,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is no header: write NAME=VALUE"))?;
+    Ok((name.to_string(), value.to_string()))
 }
 
 /// Forms of log lines.
@@ -60,11 +78,23 @@ enum LogFormat {
 }
 
 impl ControllerArgs {
-    fn config(&self, namespace: Option<String>) -> Config {
-        let source = match self.source {
-            SourceKind::Proxies => Source::Proxies { port: self.proxies_port },
+    fn config(&self, namespace: Option<String>) -> Result<Config, Failure> {
+        let config = config(namespace);
+        let source = match (self.source, &self.prometheus_url) {
+            (SourceKind::Prometheus, Some(url)) => {
+                let read = |p: &PathBuf| std::fs::read(p).map_err(|e| Failure::new(format!("cannot read {}: {e}", p.display())));
+                let options = PrometheusOptions {
+                    token_file: self.prometheus_token_file.clone(),
+                    ca: self.prometheus_ca.as_ref().map(read).transpose()?,
+                    headers: self.prometheus_header.clone(),
+                    ..PrometheusOptions::new(url)
+                };
+                let source = Prometheus::new(&options, config.clock.clone()).map_err(|e| Failure::new(format!("cannot ask Prometheus at {url}: {e}")))?;
+                Source::Custom(Arc::new(source))
+            }
+            (SourceKind::Prometheus | SourceKind::Proxies, _) => Source::Proxies { port: self.proxies_port },
         };
-        Config { source, ..config(namespace) }
+        Ok(Config { source, ..config })
     }
 
     fn options(&self, namespace: &str) -> Options {
@@ -91,7 +121,7 @@ pub(crate) async fn run(args: ControllerArgs, cluster: &ClusterArgs) -> Outcome 
     log_to_stderr(args.log);
     let (client, namespace) = client(cluster).await?;
     let stop = CancellationToken::new();
-    let running = serin_controller::run_with(client, args.config(cluster.namespace.clone()), args.options(&namespace), stop.clone());
+    let running = serin_controller::run_with(client, args.config(cluster.namespace.clone())?, args.options(&namespace), stop.clone());
     tokio::pin!(running);
     let ended = tokio::select! {
         ended = &mut running => ended,
