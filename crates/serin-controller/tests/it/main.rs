@@ -6,7 +6,6 @@
 mod world;
 
 mod prometheus;
-mod robust;
 mod scenarios;
 mod source;
 mod stage;
