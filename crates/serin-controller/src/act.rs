@@ -32,6 +32,10 @@ pub(crate) enum ActError {
     /// Something moved since the look: look again.
     #[error("{0} changed since it was looked at")]
     Changed(String),
+    /// The release itself was written by somebody else: look again when the watch has told of it. To read it now would mix what
+    /// is new of it with what is old of all else.
+    #[error("CanaryRelease {0} was written by somebody else since it was looked at")]
+    Overtaken(ObjectName),
     /// The routes or rules do not allow it.
     #[error("{0}")]
     Refused(String),
@@ -92,9 +96,14 @@ impl Hands {
         self.cluster.write().unwrap_or_else(PoisonError::into_inner).learn(kind, object);
     }
 
+    /// Reads an object anew, past the caches.
+    pub(crate) async fn read(&self, kind: Kind, name: &ObjectName) -> Result<Option<DynamicObject>, ActError> {
+        self.api(kind, &name.namespace).get_opt(&name.name).await.map_err(|e| api_error(format!("read {kind:?} {name}"), e))
+    }
+
     /// Reads an object anew, into the caches.
     pub(crate) async fn refresh(&self, kind: Kind, name: &ObjectName) -> Result<Option<DynamicObject>, ActError> {
-        let object = self.api(kind, &name.namespace).get_opt(&name.name).await.map_err(|e| api_error(format!("read {kind:?} {name}"), e))?;
+        let object = self.read(kind, name).await?;
         if let Some(object) = &object {
             self.learn(kind, object);
         }
@@ -320,7 +329,7 @@ impl Hands {
                 self.learn(Kind::Release, &answer);
                 Ok(())
             }
-            Err(kube::Error::Api(status)) if status.is_conflict() => Err(ActError::Changed(format!("CanaryRelease {name}"))),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Err(ActError::Overtaken(name.clone())),
             Err(error) => Err(api_error(format!("write the status of CanaryRelease {name}"), error)),
         }
     }

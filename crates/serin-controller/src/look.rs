@@ -6,7 +6,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use serin_api::{CanaryReleaseSpec, CanaryReleaseStatus, Rendering, invalid_status, plan_of, state_of, status_of, status_patch};
 use serin_core::action::{Action, Decision, Order, Severity};
 use serin_core::decide::decide;
@@ -14,7 +14,7 @@ use serin_core::observe::Traffic;
 use serin_core::plan::{Bad, Plan, Problem};
 use serin_core::reason::Reason;
 use serin_core::route::ServiceName;
-use serin_core::state::{Phase, State};
+use serin_core::state::{PauseCause, Phase, State};
 use serin_core::units::{ObjectName, Timestamp};
 
 use crate::act::{ActError, Hands, Work};
@@ -38,6 +38,8 @@ pub(crate) struct Given {
     pub(crate) traffic: Option<Traffic>,
     /// Why the turns before this one failed, if several did: it is shown to people.
     pub(crate) trouble: Option<String>,
+    /// The watch has not told of what overtook the turn before: the release is read anew.
+    pub(crate) refresh: bool,
 }
 
 /// What a turn learnt.
@@ -64,6 +66,11 @@ impl Context {
 
     /// One turn.
     pub(crate) async fn turn(&self, name: &ObjectName, given: Given) -> Turn {
+        if given.refresh
+            && let Err(error) = self.hands.refresh(Kind::Release, name).await
+        {
+            return Turn { error: Some(error), ..Turn::default() };
+        }
         let Some(release) = self.release(name).filter(|r| !r.deleting) else { return Turn::default() };
         let status = read_status(&release);
         let read = match read_spec(&release) {
@@ -85,17 +92,29 @@ impl Context {
             },
         };
         let now = now(&self.clock);
-        let seen = {
-            let cluster = self.hands.cluster.read().unwrap_or_else(PoisonError::into_inner);
-            let subject = Subject { release: &release, spec: &spec, plan: &plan, state: &state, root_namespace: &self.root_namespace, now };
-            look(&cluster, &subject, given.traffic.unwrap_or(Traffic::NotAsked))
-        };
+        let traffic = given.traffic.unwrap_or(Traffic::NotAsked);
+        let subject = Subject { release: &release, spec: &spec, plan: &plan, state: &state, root_namespace: &self.root_namespace, now };
+        let mut seen = self.look(&subject, traffic.clone());
         let mut decision = decide(&plan, &state, &seen.observation, now);
+        if says_drift(&state, &decision) {
+            // A cache that lags behind looks like somebody's edit: before anybody is accused the routes are read anew.
+            for route in &seen.observation.routes {
+                if let Err(error) = self.hands.refresh(Kind::VirtualService, &route.object).await {
+                    return Turn { phase: Some(state.phase.name()), error: Some(error), ..Turn::default() };
+                }
+            }
+            seen = self.look(&subject, traffic);
+            decision = decide(&plan, &state, &seen.observation, now);
+        }
         if let Some(what) = given.trouble {
             decision.reasons.insert(0, Reason::Obstacle { code: "ActionFailed".into(), what });
         }
         let looked = Looked { release: &release, plan: &plan, state: &state, status: status.as_ref(), seen: &seen, now };
         self.carry_out(&looked, &decision).await
+    }
+
+    fn look(&self, subject: &Subject<'_>, traffic: Traffic) -> Seen {
+        look(&self.hands.cluster.read().unwrap_or_else(PoisonError::into_inner), subject, traffic)
     }
 
     async fn carry_out(&self, looked: &Looked<'_>, decision: &Decision) -> Turn {
@@ -148,23 +167,19 @@ impl Context {
         }
         let patch = status_patch(&status);
         let mut version = release.resource_version.clone();
-        let before = checkpoint_of(release);
         for _ in 0..4 {
             match self.hands.write_status(&release.name, &version, patch.clone()).await {
-                Err(ActError::Changed(what)) => {
-                    self.hands.refresh(Kind::Release, &release.name).await?;
-                    // What was done to the routes must be written down, unless another controller wrote meanwhile.
-                    let now = self.release(&release.name);
-                    let same = now.as_ref().filter(|n| routes_first && n.uid == release.uid && checkpoint_of(n) == before);
-                    match same {
-                        Some(now) => version.clone_from(&now.resource_version),
-                        None => return Err(ActError::Changed(what)),
+                // What was done to the routes must be written down, unless another controller wrote meanwhile.
+                Err(ActError::Overtaken(_)) if routes_first => match self.hands.read(Kind::Release, &release.name).await? {
+                    Some(now) if checkpoint(&now.data) == checkpoint(&json!({"status": previous})) => {
+                        version = now.metadata.resource_version.unwrap_or_default();
                     }
-                }
+                    Some(_) | None => break,
+                },
                 result => return result,
             }
         }
-        Err(ActError::Changed(format!("CanaryRelease {}", release.name)))
+        Err(ActError::Overtaken(release.name.clone()))
     }
 
     async fn say_invalid(&self, release: &Release, previous: Option<&CanaryReleaseStatus>, problems: &[Problem]) -> Turn {
@@ -172,10 +187,6 @@ impl Context {
         let mut turn = Turn { phase: Some("Invalid"), ..Turn::default() };
         if previous != Some(&status) {
             turn.error = self.hands.write_status(&release.name, &release.resource_version, status_patch(&status)).await.err();
-            if let Some(ActError::Changed(_)) = &turn.error {
-                turn.error = self.hands.refresh(Kind::Release, &release.name).await.err();
-                turn.again = turn.error.is_none();
-            }
         }
         turn
     }
@@ -208,8 +219,14 @@ fn read_status(release: &Release) -> Option<CanaryReleaseStatus> {
     })
 }
 
-fn checkpoint_of(release: &Release) -> Option<Value> {
-    serde_json::from_str::<Value>(&release.status).ok()?.get_mut("checkpoint").map(Value::take)
+fn checkpoint(object: &Value) -> Option<&Value> {
+    object.pointer("/status/checkpoint")
+}
+
+/// Whether a pause because of somebody's edit begins with this decision.
+fn says_drift(state: &State, decision: &Decision) -> bool {
+    let drift = |phase: &Phase| matches!(phase, Phase::Paused(_, PauseCause::Drift { .. }));
+    drift(&decision.next.phase) && !drift(&state.phase)
 }
 
 /// A spec that cannot be worked with must not stand in the way back: a plan for that alone, where somebody asks for it or it is

@@ -29,6 +29,8 @@ use crate::watch::{WatchEvent, watch};
 /// After a failed turn the next one waits this long; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The watch tells of what overtook a turn in no time; after this long the release is read instead.
+const WATCH_IS_LATE: Duration = Duration::from_secs(5);
 /// Turns in a row that were asked for by nothing but the turn before. More than this is a circle, and is slowed down.
 const TURNS_IN_A_ROW: u32 = 50;
 /// Turns that failed in a row before people are told.
@@ -142,6 +144,8 @@ struct Slot {
     counting: Option<Option<Cursor>>,
     failures: u32,
     trouble: Option<String>,
+    /// Somebody else wrote the release, and the watch has not told of it yet.
+    overtaken: bool,
     in_a_row: u32,
     timer: Option<Instant>,
     phase: Option<&'static str>,
@@ -258,6 +262,7 @@ impl Engine {
     fn kick(&mut self, name: ObjectName) {
         let slot = self.slots.entry(name.clone()).or_default();
         slot.in_a_row = 0;
+        slot.overtaken = false;
         if slot.turning {
             slot.dirty = true;
         } else {
@@ -275,14 +280,15 @@ impl Engine {
             traffic
         });
         let trouble = slot.trouble.clone();
+        let refresh = std::mem::take(&mut slot.overtaken);
         let (context, of) = (self.context.clone(), name.clone());
         let metrics = self.metrics.clone();
         let task = self.tasks.spawn(async move {
             let begun = Instant::now();
-            let turn = context.turn(&of, Given { traffic, trouble }).await;
+            let turn = context.turn(&of, Given { traffic, trouble, refresh }).await;
             let result = match &turn.error {
                 None => TurnResult::Done,
-                Some(ActError::Changed(_)) => TurnResult::Changed,
+                Some(ActError::Changed(_) | ActError::Overtaken(_)) => TurnResult::Changed,
                 Some(ActError::Refused(_) | ActError::Api { .. }) => TurnResult::Failed,
             };
             metrics.turn(result, begun.elapsed());
@@ -372,6 +378,11 @@ impl Engine {
                     }
                 }
             }
+            Some(error @ ActError::Overtaken(_)) => {
+                tracing::debug!(release = %name, %error, "waits for the watch");
+                slot.overtaken = !slot.dirty;
+                slot.wake = Some(instant + WATCH_IS_LATE);
+            }
             Some(error) => {
                 slot.failures += 1;
                 let pause = if matches!(error, ActError::Changed(_)) && slot.failures == 1 { Duration::ZERO } else { pause(slot.failures) };
@@ -382,7 +393,8 @@ impl Engine {
                 slot.wake = Some(instant + pause);
             }
         }
-        if slot.dirty || slot.answer.is_some() {
+        // What the source says may wait for the watch; what happened may not.
+        if slot.dirty || (slot.answer.is_some() && !slot.overtaken) {
             self.begin(name.clone());
         }
     }
@@ -401,7 +413,7 @@ impl Engine {
             Ok((reading, cursor)) => (Traffic::Read(reading), Some(cursor)),
             Err(problem) => (Traffic::Problem(problem), None),
         });
-        if !slot.turning {
+        if !slot.turning && !slot.overtaken {
             self.begin(name.clone());
         }
     }

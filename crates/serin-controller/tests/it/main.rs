@@ -6,6 +6,7 @@
 mod world;
 
 mod prometheus;
+mod robust;
 mod scenarios;
 mod source;
 mod stage;

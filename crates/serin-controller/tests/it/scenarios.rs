@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::stage::{Crash, Ended, Stage, percent, text};
+use crate::stage::{Ended, Script, Stage, Trouble, percent, text};
 use crate::world::Story;
 
 fn stories() -> Vec<(String, Story)> {
@@ -21,9 +21,13 @@ fn stories() -> Vec<(String, Story)> {
 }
 
 /// Plays a story in a runtime of its own, whose clock stands still while anything is to be done.
-fn play(story: &Story, crash: Option<Crash>) -> Ended {
+fn play(story: &Story, script: Script) -> Ended {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
-    runtime.block_on(async { Stage::new(story, crash).await.play(story).await })
+    runtime.block_on(async { Stage::new(story, script).await.play(story).await })
+}
+
+fn with(trouble: Trouble) -> Script {
+    Script { trouble: Some(trouble), ..Script::default() }
 }
 
 /// Every change that was asked for, as a person would tell it.
@@ -41,6 +45,7 @@ fn told(ended: &Ended) -> String {
 
 fn ends_as_told(name: &str, story: &Story, ended: &Ended) {
     let journal = || told(ended);
+    assert!(ended.wrongs.is_empty(), "{name}: {:#?}\n{}", ended.wrongs, journal());
     let status = &ended.release["status"];
     assert_eq!(text(status, "/phase"), story.end.phase, "{name}: phase\n{}", journal());
     assert_eq!(text(status, "/stable/version"), story.end.stable, "{name}: stable\n{}", journal());
@@ -86,7 +91,7 @@ fn every_story_goes_as_told() {
     let stories = stories();
     let failed = side_by_side(&stories, |(name, _)| name.clone(), |(name, story)| {
         let begun = std::time::Instant::now();
-        let ended = play(story, None);
+        let ended = play(story, Script::default());
         let happened = events(&ended);
         if std::env::var("SCENARIO").is_ok() {
             println!("{name}: {}\n{}", story.story, told(&ended));
@@ -111,7 +116,7 @@ fn an_abort_is_one_patch_per_route_and_comes_first() {
         if name == "two-routes" {
             story.then.push(crate::world::Change { at: 60.0, request: Some("abort".into()), ..Default::default() });
         }
-        let ended = play(&story, None);
+        let ended = play(&story, Script::default());
         let after: Vec<_> = ended.calls.iter().filter(|c| c.at >= 60.0).collect();
         let first: Vec<_> = after.iter().take(story.routes.len()).collect();
         let patches = after.iter().filter(|c| c.path.contains("/virtualservices/")).count();
@@ -131,11 +136,11 @@ fn at_rest_nothing_is_asked_and_nothing_written() {
     let mut short = Story { then: Vec::new(), events: Vec::new(), ..story };
     short.minutes = 1.0;
     let (a, short_writes) = {
-        let ended = play(&short, None);
+        let ended = play(&short, Script::default());
         (ended.requests, ended.calls.len())
     };
     short.minutes = 4.0;
-    let ended = play(&short, None);
+    let ended = play(&short, Script::default());
     assert_eq!(ended.calls.len(), short_writes, "{}", told(&ended));
     assert_eq!(ended.requests, a, "an idle release costs no request");
 }
@@ -143,26 +148,57 @@ fn at_rest_nothing_is_asked_and_nothing_written() {
 /// Which stories are cut: those in which most is written. `SCENARIO` chooses others, `EVERYWHERE` all of them.
 const CUT: [&str; 3] = ["promote-healthy", "rollback-half-fails", "two-routes"];
 
-#[test]
-fn a_crash_at_any_write_changes_no_end() {
-    let chosen = std::env::var("SCENARIO").is_ok() || std::env::var("EVERYWHERE").is_ok();
-    let mut runs = Vec::new();
-    for (name, story) in stories().into_iter().filter(|(n, _)| chosen || CUT.contains(&n.as_str())) {
-        let writes = play(&story, None).calls;
+/// Every write of these stories, but of a long row of judged readings only the first few.
+fn writes(wanted: impl Fn(&str) -> bool, most: usize) -> Vec<(Arc<(String, Story)>, usize)> {
+    let mut all = Vec::new();
+    for (name, story) in stories().into_iter().filter(|(n, _)| wanted(n)) {
+        let calls = play(&story, Script::default()).calls;
         let story = Arc::new((name, story));
-        // Judged readings are writes too: of a long row of them few are cut, all else everywhere.
         let mut row = 0;
-        for (n, call) in writes.iter().enumerate() {
+        for (n, call) in calls.iter().enumerate() {
             row = if call.path.ends_with("/status") { row + 1 } else { 0 };
-            if row <= 2 {
-                runs.extend([Crash::Before(n), Crash::After(n)].map(|crash| (story.clone(), crash)));
+            if row <= most {
+                all.push((story.clone(), n));
             }
         }
     }
-    let failed = side_by_side(&runs, |(story, crash)| format!("{}, {crash:?}", story.0), |(story, crash)| {
-        let ended = play(&story.1, Some(*crash));
-        ends_as_told(&format!("{}, {crash:?}", story.0), &story.1, &ended);
+    all
+}
+
+fn all_end_as_told(runs: &[(Arc<(String, Story)>, Script)]) {
+    let failed = side_by_side(runs, |(story, script)| format!("{}, {script:?}", story.0), |(story, script)| {
+        let ended = play(&story.1, *script);
+        ends_as_told(&format!("{}, {script:?}", story.0), &story.1, &ended);
     });
-    assert!(failed.is_empty(), "{} of {} crashes: {failed:?}", failed.len(), runs.len());
-    println!("{} crashes", runs.len());
+    assert!(failed.is_empty(), "{} of {} runs: {failed:#?}", failed.len(), runs.len());
+    println!("{} runs", runs.len());
+}
+
+#[test]
+fn a_crash_at_any_write_changes_no_end() {
+    let chosen = std::env::var("SCENARIO").is_ok() || std::env::var("EVERYWHERE").is_ok();
+    let cuts = writes(|name| chosen || CUT.contains(&name), 2);
+    let runs: Vec<_> = cuts.iter().flat_map(|(s, n)| [Trouble::KilledBefore(*n), Trouble::KilledAfter(*n)].map(|t| (s.clone(), with(t)))).collect();
+    all_end_as_told(&runs);
+}
+
+#[test]
+fn lost_answers_refusals_and_conflicts_change_no_end() {
+    let chosen = std::env::var("SCENARIO").is_ok() || std::env::var("EVERYWHERE").is_ok();
+    let cuts = writes(|name| chosen || name == "rollback-half-fails" || name == "promote-one-step", 2);
+    let troubles = |n: usize| [Trouble::AnswerLost(n), Trouble::Refused(n), Trouble::Conflict(n)];
+    let runs: Vec<_> = cuts.iter().flat_map(|(s, n)| troubles(*n).map(|t| (s.clone(), with(t)))).collect();
+    all_end_as_told(&runs);
+}
+
+#[test]
+fn two_controllers_at_once_and_late_watches_change_no_end() {
+    let chosen = std::env::var("SCENARIO").is_ok() || std::env::var("EVERYWHERE").is_ok();
+    let some = ["promote-healthy", "rollback-half-fails", "two-routes", "drift-pauses", "superseded", "canary-pods-vanish"];
+    let twice = Script { twice: true, ..Script::default() };
+    let late = Script { lag: Some(std::time::Duration::from_millis(1500)), ..Script::default() };
+    let both = Script { twice: true, ..late };
+    let stories = stories().into_iter().filter(|(n, _)| chosen || some.contains(&n.as_str())).map(Arc::new);
+    let runs: Vec<_> = stories.flat_map(|s| [twice, late, both].map(|script| (s.clone(), script))).collect();
+    all_end_as_told(&runs);
 }

@@ -27,11 +27,29 @@ use tower::ServiceExt;
 
 use crate::world::{START, Source, Story, World};
 
-/// Where the controller is killed: the changing request of that number, counting from 0, does or does not take effect.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Crash {
-    Before(usize),
-    After(usize),
+/// What goes wrong with one of the requests that change something, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The controller is killed before it takes effect.
+    KilledBefore(usize),
+    /// It takes effect, and the controller is killed before it hears of it.
+    KilledAfter(usize),
+    /// It takes effect, and its answer is lost.
+    AnswerLost(usize),
+    /// The server is too busy.
+    Refused(usize),
+    /// Somebody else wrote in between, as the server sees it.
+    Conflict(usize),
+}
+
+/// How the play goes, beside its story.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Script {
+    pub(crate) trouble: Option<Trouble>,
+    /// Watches tell everything so much later.
+    pub(crate) lag: Option<Duration>,
+    /// A second controller runs beside the first, and neither knows.
+    pub(crate) twice: bool,
 }
 
 /// One request that changed something.
@@ -57,8 +75,10 @@ struct Shared {
     count: AtomicUsize,
     /// How many requests of any kind the controller made.
     requests: AtomicUsize,
-    crash: Option<Crash>,
+    script: Script,
     crashed: AtomicBool,
+    /// What must never happen, and did.
+    wrongs: Mutex<Vec<String>>,
     dead: Notify,
     changed: Notify,
     begin: Instant,
@@ -79,6 +99,7 @@ pub(crate) struct Ended {
     pub(crate) deployments: BTreeMap<String, u32>,
     pub(crate) journal: String,
     pub(crate) requests: usize,
+    pub(crate) wrongs: Vec<String>,
 }
 
 struct Actor {
@@ -98,54 +119,168 @@ fn object(value: &Value) -> DynamicObject {
     serde_json::from_value(value.clone()).expect("an object")
 }
 
-/// A client that goes straight to the API; the controller's is watched and may be killed.
+type Answer = http::Response<bodies::Body>;
+
+/// A client that goes straight to the API; the controller's is watched and may meet trouble.
 fn client(shared: &Arc<Shared>, watched: bool) -> kube::Client {
     let shared = shared.clone();
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let shared = shared.clone();
-        async move {
-            if !watched {
-                return shared.api.router().oneshot(request).await.map_err(|never| match never {});
-            }
-            // Whether KEDA is there is asked now and then, whatever the number of releases.
-            if !request.uri().path().starts_with("/apis/keda.sh") {
-                shared.requests.fetch_add(1, Ordering::SeqCst);
-            }
-            if shared.crashed.load(Ordering::SeqCst) {
-                return pending().await;
-            }
-            if request.method() == http::Method::GET {
-                return shared.api.router().oneshot(request).await.map_err(|never| match never {});
-            }
-            let number = shared.count.fetch_add(1, Ordering::SeqCst);
-            let die = async || {
-                shared.crashed.store(true, Ordering::SeqCst);
-                shared.dead.notify_one();
-                pending::<()>().await;
-            };
-            if matches!(shared.crash, Some(Crash::Before(n)) if n == number) {
-                die().await;
-            }
-            let (parts, body) = request.into_parts();
-            let bytes = body.collect().await.expect("a body").to_bytes();
-            let call = (parts.method.to_string(), parts.uri.path().to_owned(), serde_json::from_slice(&bytes).unwrap_or(Value::Null));
-            let answer = shared.api.router().oneshot(http::Request::from_parts(parts, Body::from(bytes.to_vec()))).await.map_err(|never: std::convert::Infallible| match never {});
-            let status = answer.as_ref().map_or(0, |a: &http::Response<_>| a.status().as_u16());
-            let at = shared.begin.elapsed().as_secs_f64();
-            shared.calls.lock().expect("calls").push(Call { at, method: call.0, path: call.1, body: call.2, status });
-            shared.changed.notify_one();
-            if matches!(shared.crash, Some(Crash::After(n)) if n == number) {
-                die().await;
-            }
-            answer
-        }
+        async move { if watched { shared.watched(request).await } else { shared.pass(request).await } }
     });
-    kube::Client::new(tower::ServiceBuilder::new().map_err(|e: std::io::Error| e).service(service), "default")
+    kube::Client::new(service, "default")
+}
+
+impl Shared {
+    async fn pass(&self, request: http::Request<Body>) -> Result<Answer, std::io::Error> {
+        let Ok(answer) = self.api.router().oneshot(request).await;
+        let (parts, body) = answer.into_parts();
+        Ok(http::Response::from_parts(parts, bodies::boxed(body)))
+    }
+
+    async fn watched(&self, request: http::Request<Body>) -> Result<Answer, std::io::Error> {
+        // Whether KEDA is there is asked now and then, whatever the number of releases.
+        if !request.uri().path().starts_with("/apis/keda.sh") {
+            self.requests.fetch_add(1, Ordering::SeqCst);
+        }
+        if self.crashed.load(Ordering::SeqCst) {
+            return pending().await;
+        }
+        if request.method() == http::Method::GET {
+            let watch = request.uri().query().unwrap_or_default().contains("watch=true");
+            let answer = self.pass(request).await?;
+            return Ok(match self.script.lag.filter(|_| watch) {
+                Some(lag) => answer.map(|body| bodies::late(body, lag)),
+                None => answer,
+            });
+        }
+        let number = self.count.fetch_add(1, Ordering::SeqCst);
+        let trouble = self.script.trouble;
+        match trouble {
+            Some(Trouble::KilledBefore(n)) if n == number => return self.die().await,
+            Some(Trouble::Refused(n)) if n == number => return Ok(refusal(500, "InternalError")),
+            Some(Trouble::Conflict(n)) if n == number => return Ok(refusal(409, "Conflict")),
+            _ => {}
+        }
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        let call = (parts.method.to_string(), parts.uri.path().to_owned(), serde_json::from_slice(&bytes).unwrap_or(Value::Null));
+        let before = self.shares();
+        let answer = self.pass(http::Request::from_parts(parts, Body::from(bytes.to_vec()))).await?;
+        self.watch_over(&before, &call.2);
+        let at = self.begin.elapsed().as_secs_f64();
+        self.calls.lock().expect("calls").push(Call { at, method: call.0, path: call.1, body: call.2, status: answer.status().as_u16() });
+        self.changed.notify_one();
+        match trouble {
+            Some(Trouble::KilledAfter(n)) if n == number => self.die().await,
+            Some(Trouble::AnswerLost(n)) if n == number => Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
+            _ => Ok(answer),
+        }
+    }
+
+    async fn die(&self) -> Result<Answer, std::io::Error> {
+        self.crashed.store(true, Ordering::SeqCst);
+        self.dead.notify_one();
+        pending().await
+    }
+
+    fn list(&self, group: &str, plural: &str) -> Vec<Arc<Value>> {
+        self.api.store().list(&serin_lab::store::Resource::new(group, plural), Some("default")).0
+    }
+
+    /// The share of each subset on each route.
+    fn shares(&self) -> BTreeMap<(String, String), f64> {
+        let routes = self.list("networking.istio.io", "virtualservices");
+        let of = |r: &Arc<Value>| {
+            let name = text(r, "/metadata/name").to_owned();
+            let subsets = destinations(r).into_keys();
+            subsets.map(|s| ((name.clone(), s.clone()), percent(r, &s))).collect::<Vec<_>>()
+        };
+        routes.iter().flat_map(of).collect()
+    }
+
+    /// What must hold after every write of the controller: nobody's share rises without a subset and without ready pods, and
+    /// nobody but the canary's rises while the owner's brake is on.
+    fn watch_over(&self, before: &BTreeMap<(String, String), f64>, body: &Value) {
+        let subsets: Vec<String> = self
+            .list("networking.istio.io", "destinationrules")
+            .iter()
+            .flat_map(|r| r.pointer("/spec/subsets").and_then(Value::as_array).cloned().unwrap_or_default())
+            .map(|s| text(&s, "/labels/version").to_owned())
+            .collect();
+        let release = self.list("serin.dev", "canaryreleases").first().map(|r| (**r).clone()).unwrap_or_default();
+        let braked = release.pointer("/spec/suspend") == Some(&Value::Bool(true)) || release.pointer("/metadata/annotations/serin.dev~1freeze").is_some();
+        let stable = text(&release, "/status/stable/version").to_owned();
+        for ((route, subset), share) in self.shares() {
+            let was = before.get(&(route.clone(), subset.clone())).copied().unwrap_or(0.0);
+            if share <= was + 1e-9 {
+                continue;
+            }
+            let ready = self.list("discovery.k8s.io", "endpointslices").iter().filter(|s| text(s, "/metadata/name") == format!("my-app-{subset}")).map(|s| s["endpoints"].as_array().map_or(0, Vec::len)).sum::<usize>();
+            let wrong = |what: &str| self.wrongs.lock().expect("wrongs").push(format!("{what}: {subset} {was} → {share} % on {route} by {body}"));
+            if !subsets.contains(&subset) {
+                wrong("a share rises without a subset");
+            }
+            if ready == 0 {
+                wrong("a share rises without a ready pod");
+            }
+            if braked && subset != stable {
+                wrong("a share rises under the brake");
+            }
+        }
+    }
+}
+
+fn refusal(code: u16, reason: &str) -> Answer {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason, "message": "as the script says"});
+    let body = http_body_util::Full::new(bytes::Bytes::from(status.to_string()));
+    http::Response::builder().status(code).header("content-type", "application/json").body(bodies::boxed(body)).expect("an answer")
+}
+
+/// Bodies of answers: as they come, or late.
+mod bodies {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use futures::stream;
+    use http_body_util::BodyExt;
+    use http_body_util::combinators::UnsyncBoxBody;
+    use tokio::time::Instant;
+
+    pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
+    pub(super) type Body = UnsyncBoxBody<Bytes, Error>;
+
+    pub(super) fn boxed<B>(body: B) -> Body
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Error>,
+    {
+        body.map_err(Into::into).boxed_unsync()
+    }
+
+    /// Everything in its order, each part so much later than it came.
+    pub(super) fn late(body: Body, lag: Duration) -> Body {
+        let (send, receive) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let mut body = body;
+            while let Some(frame) = body.frame().await {
+                if send.send((Instant::now() + lag, frame)).is_err() {
+                    return;
+                }
+            }
+        });
+        let frames = stream::unfold(receive, |mut receive| async move {
+            let (at, frame) = receive.recv().await?;
+            tokio::time::sleep_until(at).await;
+            Some((frame, receive))
+        });
+        boxed(http_body_util::StreamBody::new(frames))
+    }
 }
 
 impl Stage {
     /// Sets the stage for a story.
-    pub(crate) async fn new(story: &Story, crash: Option<Crash>) -> Self {
+    pub(crate) async fn new(story: &Story, script: Script) -> Self {
         let begin = Instant::now();
         let clock: Clock = Arc::new(move || {
             let ms = START.0 + i64::try_from(begin.elapsed().as_millis()).expect("a short story");
@@ -157,8 +292,9 @@ impl Stage {
             calls: Mutex::default(),
             count: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
-            crash,
+            script,
             crashed: AtomicBool::new(false),
+            wrongs: Mutex::default(),
             dead: Notify::new(),
             changed: Notify::new(),
             begin,
@@ -171,20 +307,68 @@ impl Stage {
         Self { shared, actor, clock }
     }
 
+    /// The controller's way to the API, until it is cut.
+    pub(crate) fn client_until(&self, cut: CancellationToken) -> kube::Client {
+        let shared = self.shared.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (shared, cut) = (shared.clone(), cut.clone());
+            async move { if cut.is_cancelled() { pending().await } else { shared.watched(request).await } }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// The controller's way to the API.
+    pub(crate) fn client(&self) -> kube::Client {
+        client(&self.shared, true)
+    }
+
+    pub(crate) fn release(&self) -> Value {
+        self.stored("serin.dev", "canaryreleases", "my-app").unwrap_or_default()
+    }
+
+    pub(crate) fn stored(&self, group: &str, plural: &str, name: &str) -> Option<Value> {
+        self.actor.stored(group, plural, name)
+    }
+
+    pub(crate) fn percent(&self, version: &str) -> f64 {
+        self.stored("networking.istio.io", "virtualservices", "my-app").map_or(0.0, |r| percent(&r, version))
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.shared.calls.lock().expect("calls").clone()
+    }
+
+    pub(crate) async fn annotate(&self, annotation: &str, value: &str) {
+        let patch = json!({"metadata": {"annotations": {annotation: value}}});
+        self.actor.releases().patch("my-app", &PatchParams::default(), &Patch::Merge(patch)).await.expect("the annotation");
+    }
+
+    pub(crate) async fn patch_spec(&self, spec: Value) {
+        self.actor.releases().patch("my-app", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.expect("the spec");
+    }
+
+    /// Lets the world go on, until it is aborted.
+    pub(crate) fn act(&self) -> tokio::task::JoinHandle<()> {
+        let actor = self.actor.clone();
+        tokio::spawn(async move { actor.act().await })
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        let source = serin_controller::Source::Custom(Arc::new(WorldSource(self.actor.clone())));
+        Config { clock: self.clock.clone(), namespace: None, source }
+    }
+
     /// Lets the story happen, with the controller restarted should it be killed.
     pub(crate) async fn play(self, story: &Story) -> Ended {
         let end = self.shared.begin + Duration::from_secs_f64(story.minutes * 60.0);
-        let acting = tokio::spawn({
-            let actor = self.actor.clone();
-            async move { actor.act().await }
-        });
+        let acting = self.act();
         loop {
             let stop = CancellationToken::new();
-            let source = serin_controller::Source::Custom(Arc::new(WorldSource(self.actor.clone())));
-            let config = Config { clock: self.clock.clone(), namespace: None, source };
-            let run = serin_controller::run(client(&self.shared, true), config, stop.clone());
+            let run = || serin_controller::run(client(&self.shared, true), self.config(), stop.clone());
+            let second = async { if self.shared.script.twice { run().await } else { pending().await } };
             tokio::select! {
-                ended = run => panic!("the controller ended by itself: {ended:?}"),
+                ended = run() => panic!("the controller ended by itself: {ended:?}"),
+                ended = second => panic!("the controller ended by itself: {ended:?}"),
                 () = self.shared.dead.notified() => {
                     self.shared.crashed.store(false, Ordering::SeqCst);
                     self.actor.note("killed");
@@ -196,7 +380,7 @@ impl Stage {
         }
         acting.abort();
         self.actor.pull().await;
-        let list = |group: &str, plural: &str| self.shared.api.store().list(&serin_lab::store::Resource::new(group, plural), Some("default")).0;
+        let list = |group: &str, plural: &str| self.shared.list(group, plural);
         let deployments = list("apps", "deployments");
         let deployments = deployments.iter().map(|d| {
             (text(d, "/metadata/name").trim_start_matches("my-app-").to_owned(), u32::try_from(d["spec"]["replicas"].as_u64().unwrap_or(1)).expect("replicas"))
@@ -210,6 +394,7 @@ impl Stage {
             deployments: deployments.collect(),
             journal: self.actor.journal.lock().expect("journal").join("\n"),
             requests: self.shared.requests.load(Ordering::SeqCst),
+            wrongs: self.shared.wrongs.lock().expect("wrongs").clone(),
         }
     }
 }
