@@ -15,6 +15,7 @@ use serin_api::names::{self, FIELD_MANAGER};
 use serin_core::action::{Action, Guard, Severity};
 use serin_core::route::companion::SubsetPlan;
 use serin_core::units::{ObjectName, VersionName, Weight};
+use tokio::sync::Semaphore;
 
 use crate::kinds::Kind;
 use crate::observe::cluster::Cluster;
@@ -63,6 +64,21 @@ pub(crate) struct Hands {
     pub(crate) client: kube::Client,
     pub(crate) cluster: Arc<RwLock<Cluster>>,
     pub(crate) identity: String,
+    /// Writes of statuses that may be under way at once: after a start there are as many as releases, and an abort must not wait
+    /// behind them.
+    pub(crate) desk: Arc<Semaphore>,
+}
+
+/// How many that is.
+pub(crate) const DESK: usize = 64;
+
+/// Whether a write may wait its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// It may.
+    None,
+    /// An abort is being written down.
+    Abort,
 }
 
 /// One decision's actions, and what they were decided on.
@@ -322,7 +338,9 @@ impl Hands {
     }
 
     /// Writes the status onto the very object that was looked at.
-    pub(crate) async fn write_status(&self, name: &ObjectName, resource_version: &str, mut patch: Value) -> Result<(), ActError> {
+    pub(crate) async fn write_status(&self, name: &ObjectName, resource_version: &str, mut patch: Value, haste: Haste) -> Result<(), ActError> {
+        // The semaphore is never closed: without a place it goes on all the same.
+        let _place = if haste == Haste::None { self.desk.acquire().await.ok() } else { None };
         patch["metadata"] = json!({"resourceVersion": resource_version});
         match self.api(Kind::Release, &name.namespace).patch_status(&name.name, &patch_params(), &Patch::Merge(patch)).await {
             Ok(answer) => {

@@ -17,7 +17,7 @@ use serin_core::route::ServiceName;
 use serin_core::state::{PauseCause, Phase, State};
 use serin_core::units::{ObjectName, Timestamp};
 
-use crate::act::{ActError, Hands, Work};
+use crate::act::{ActError, Hands, Haste, Work};
 use crate::config::{Clock, now};
 use crate::kinds::Kind;
 use crate::observe::project::Release;
@@ -167,8 +167,9 @@ impl Context {
         }
         let patch = status_patch(&status);
         let mut version = release.resource_version.clone();
+        let haste = if routes_first { Haste::Abort } else { Haste::None };
         for _ in 0..4 {
-            match self.hands.write_status(&release.name, &version, patch.clone()).await {
+            match self.hands.write_status(&release.name, &version, patch.clone(), haste).await {
                 // What was done to the routes must be written down, unless another controller wrote meanwhile.
                 Err(ActError::Overtaken(_)) if routes_first => match self.hands.read(Kind::Release, &release.name).await? {
                     Some(now) if checkpoint(&now.data) == checkpoint(&json!({"status": previous})) => {
@@ -186,7 +187,7 @@ impl Context {
         let status = invalid_status(problems, release.generation, previous, now(&self.clock));
         let mut turn = Turn { phase: Some("Invalid"), ..Turn::default() };
         if previous != Some(&status) {
-            turn.error = self.hands.write_status(&release.name, &release.resource_version, status_patch(&status)).await.err();
+            turn.error = self.hands.write_status(&release.name, &release.resource_version, status_patch(&status), Haste::None).await.err();
         }
         turn
     }

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serin_core::observe::Traffic;
 use serin_core::units::ObjectName;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::act::{ActError, Hands};
+use crate::act::{ActError, DESK, Hands};
 use crate::config::{Config, Options, Source, now};
 use crate::kinds::Kind;
 use crate::lease::Candidate;
@@ -96,7 +96,7 @@ pub async fn run_with(client: kube::Client, config: Config, options: Options, st
         Source::Custom(source) => source.clone(),
     };
     let context = Context {
-        hands: Hands { client, cluster: cluster.clone(), identity: options.identity },
+        hands: Hands { client, cluster: cluster.clone(), identity: options.identity, desk: Arc::new(Semaphore::new(DESK)) },
         clock: config.clock.clone(),
         root_namespace: options.root_namespace,
     };

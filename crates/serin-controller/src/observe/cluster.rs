@@ -503,3 +503,148 @@ pub(crate) fn host_of(release: &Release) -> String {
 pub(crate) fn selects(selector: &project::Labels, labels: &project::Labels) -> bool {
     !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Box<DynamicObject> {
+        serde_json::from_value(value).expect("an object")
+    }
+
+    fn tell(cluster: &mut Cluster, kind: Kind, change: Change) -> Vec<String> {
+        cluster.apply(WatchEvent { kind, scope: None, change }).into_iter().map(|n| n.to_string()).collect()
+    }
+
+    fn apply(cluster: &mut Cluster, kind: Kind, value: Value) -> Vec<String> {
+        tell(cluster, kind, Change::Apply(object(value)))
+    }
+
+    fn release(name: &str, service: &str, version: u32) -> Value {
+        json!({"metadata": {"name": name, "namespace": "shop", "uid": name, "resourceVersion": version.to_string()}, "spec": {"service": service}})
+    }
+
+    fn service(name: &str) -> Value {
+        json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"selector": {"app": name}}})
+    }
+
+    fn deployment(name: &str, app: &str, image: &str, ready: u32) -> Value {
+        json!({"metadata": {"name": name, "namespace": "shop", "resourceVersion": "1"}, "status": {"readyReplicas": ready},
+            "spec": {"template": {"metadata": {"labels": {"app": app, "version": "v1"}}, "spec": {"containers": [{"image": image}]}}}})
+    }
+
+    fn route(version: u32, hosts: &[&str], to: &str) -> Value {
+        json!({"metadata": {"name": "vs", "namespace": "shop", "resourceVersion": version.to_string()},
+            "spec": {"hosts": hosts, "http": [{"route": [{"destination": {"host": to, "subset": "v1"}}]}]}})
+    }
+
+    /// Two services with a release each.
+    fn two() -> Cluster {
+        let mut cluster = Cluster::default();
+        for name in ["cart", "web"] {
+            apply(&mut cluster, Kind::Release, release(name, name, 1));
+            apply(&mut cluster, Kind::Service, service(name));
+        }
+        cluster
+    }
+
+    #[test]
+    fn a_change_concerns_the_releases_of_its_service_alone() {
+        let mut c = two();
+        assert_eq!(apply(&mut c, Kind::Deployment, deployment("cart-v1", "cart", "a", 0)), ["shop/cart"]);
+        assert_eq!(apply(&mut c, Kind::Deployment, deployment("else", "else", "a", 0)), [""; 0]);
+        let slice = json!({"metadata": {"name": "s", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}}, "endpoints": []});
+        assert_eq!(apply(&mut c, Kind::EndpointSlice, slice), ["shop/web"]);
+        assert_eq!(apply(&mut c, Kind::VirtualService, route(1, &["cart"], "cart")), ["shop/cart"]);
+        assert_eq!(apply(&mut c, Kind::DestinationRule, json!({"metadata": {"name": "d", "namespace": "shop"}, "spec": {"host": "web.shop.svc.cluster.local"}})), ["shop/web"]);
+        assert_eq!(apply(&mut c, Kind::DestinationRule, json!({"metadata": {"name": "all", "namespace": "istio-system"}, "spec": {"host": "*.local"}})), ["shop/cart", "shop/web"]);
+        let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "namespace": "shop"}, "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "cart-v1"}}});
+        assert_eq!(apply(&mut c, Kind::Autoscaler, hpa), ["shop/cart"]);
+        let name = ObjectName { namespace: "shop".into(), name: "cart-v1".into() };
+        assert_eq!(c.autoscaler(&name), Some("HorizontalPodAutoscaler h"));
+    }
+
+    #[test]
+    fn what_serin_does_not_read_concerns_nobody() {
+        let mut c = two();
+        apply(&mut c, Kind::Deployment, deployment("cart-v1", "cart", "a", 1));
+        assert_eq!(apply(&mut c, Kind::Deployment, deployment("cart-v1", "cart", "a", 1)), [""; 0]);
+        assert_eq!(apply(&mut c, Kind::Deployment, deployment("cart-v1", "cart", "b", 1)), ["shop/cart"]);
+        assert_eq!(apply(&mut c, Kind::Release, release("cart", "cart", 1)), [""; 0], "the very same");
+    }
+
+    #[test]
+    fn labels_that_change_concern_both_services() {
+        let mut c = two();
+        apply(&mut c, Kind::Deployment, deployment("d", "cart", "a", 1));
+        assert_eq!(apply(&mut c, Kind::Deployment, deployment("d", "web", "a", 1)), ["shop/cart", "shop/web"]);
+    }
+
+    #[test]
+    fn a_watch_that_lags_behind_an_answer_changes_nothing() {
+        let mut c = two();
+        apply(&mut c, Kind::VirtualService, route(5, &["cart"], "cart"));
+        c.learn(Kind::VirtualService, &object(route(9, &["cart"], "web")));
+        assert_eq!(apply(&mut c, Kind::VirtualService, route(7, &["cart"], "cart")), [""; 0]);
+        assert_eq!(apply(&mut c, Kind::VirtualService, route(10, &["cart"], "cart")), ["shop/cart", "shop/web"]);
+    }
+
+    #[test]
+    fn a_new_list_forgets_what_it_does_not_name_and_believes_what_it_says() {
+        let mut c = two();
+        apply(&mut c, Kind::VirtualService, route(90, &["cart"], "cart"));
+        assert_eq!(tell(&mut c, Kind::VirtualService, Change::Init), [""; 0]);
+        // An API server that was restored counts from lower numbers.
+        assert_eq!(apply(&mut c, Kind::VirtualService, route(3, &["cart"], "web")), ["shop/cart", "shop/web"]);
+        tell(&mut c, Kind::VirtualService, Change::InitDone);
+        tell(&mut c, Kind::VirtualService, Change::Init);
+        assert_eq!(tell(&mut c, Kind::VirtualService, Change::InitDone), ["shop/cart", "shop/web"]);
+    }
+
+    #[test]
+    fn rivals_learn_of_each_other() {
+        let mut c = two();
+        assert_eq!(apply(&mut c, Kind::Release, release("another", "cart", 1)), ["shop/another", "shop/cart"]);
+        assert_eq!(apply(&mut c, Kind::Release, release("another", "web", 2)), ["shop/another", "shop/cart", "shop/web"]);
+        assert_eq!(tell(&mut c, Kind::Release, Change::Delete(object(release("another", "web", 3)))), ["shop/another", "shop/web"]);
+        let mut status = release("cart", "cart", 2);
+        status["status"] = json!({"phase": "Idle"});
+        assert_eq!(apply(&mut c, Kind::Release, status), ["shop/cart"], "a status is nobody else's business");
+    }
+
+    #[test]
+    fn delegates_roots_and_whoever_shares_a_host_are_part_of_the_network() {
+        let mut c = two();
+        let vs = |name: &str, spec: Value| json!({"metadata": {"name": name, "namespace": "shop", "resourceVersion": "1"}, "spec": spec});
+        apply(&mut c, Kind::VirtualService, vs("delegate", json!({"http": [{"route": [{"destination": {"host": "cart"}}]}]})));
+        apply(&mut c, Kind::VirtualService, vs("root", json!({"hosts": ["shop.example"], "http": [{"delegate": {"name": "delegate"}}]})));
+        apply(&mut c, Kind::VirtualService, vs("rival", json!({"hosts": ["shop.example"], "http": []})));
+        apply(&mut c, Kind::VirtualService, vs("far", json!({"hosts": ["far.example"], "http": []})));
+        apply(&mut c, Kind::VirtualService, vs("half", json!({"hosts": ["x.example"], "http": [{"route": [{"destination": {"host": "cart.shop"}}]}]})));
+        let names = |c: &Cluster| {
+            let all = c.network_routes(&ServiceName::new("cart", "shop"), &[]);
+            all.iter().filter_map(|vs| vs.pointer("/metadata/name")?.as_str().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&c), ["delegate", "half", "rival", "root"]);
+        assert_eq!(apply(&mut c, Kind::VirtualService, vs("root", json!({"hosts": ["shop.example"], "http": []}))), ["shop/cart"], "a root is its delegate's business");
+    }
+
+    #[test]
+    fn nothing_is_decided_before_every_list_is_there() {
+        let mut c = Cluster::default();
+        c.expect(Kind::Release, None);
+        c.expect(Kind::VirtualService, None);
+        tell(&mut c, Kind::Release, Change::Init);
+        tell(&mut c, Kind::Release, Change::InitDone);
+        assert!(!c.synced());
+        apply(&mut c, Kind::Release, release("cart", "cart", 1));
+        assert_eq!(tell(&mut c, Kind::VirtualService, Change::Missing("no Istio".into())), ["shop/cart"]);
+        assert!(c.synced(), "a kind that is not served is waited for in the open");
+        assert_eq!(c.missing(Kind::VirtualService), Some("no Istio"));
+        let found = Kind::VirtualService.builtin();
+        assert_eq!(tell(&mut c, Kind::VirtualService, Change::Found(found)), ["shop/cart"]);
+        assert_eq!(c.missing(Kind::VirtualService), None);
+    }
+}
