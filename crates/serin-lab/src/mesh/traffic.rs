@@ -3,10 +3,11 @@
 //! Open loop: a slow answer delays no other request. Bounded in rate, time and number, and stops by itself. Each request that
 //! was begun has an outcome in the record, also when it was cut off.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -82,10 +83,19 @@ impl Sample {
     }
 }
 
+/// What became of every request that was begun.
+#[derive(Default)]
+struct Record {
+    /// Those that ended, in that order.
+    samples: Vec<Sample>,
+    /// Those that did not yet, by their number: when they were begun.
+    under_way: BTreeMap<u64, Duration>,
+}
+
 /// Callers at work; clones share the record.
 #[derive(Clone)]
 pub struct Traffic {
-    samples: Arc<Mutex<Vec<Sample>>>,
+    record: Arc<Mutex<Record>>,
     rate: Arc<watch::Sender<f64>>,
     started: Instant,
     stop: CancellationToken,
@@ -97,7 +107,7 @@ impl Traffic {
     pub fn start(plan: Plan) -> Self {
         let (ended_out, ended) = watch::channel(false);
         let traffic = Self {
-            samples: Arc::default(),
+            record: Arc::default(),
             rate: Arc::new(watch::channel(plan.rate).0),
             started: Instant::now(),
             stop: CancellationToken::new(),
@@ -135,8 +145,19 @@ impl Traffic {
 
     /// The outcomes so far of requests begun in `[from, to)`, in the order in which they ended.
     pub fn between(&self, from: Duration, to: Duration) -> Vec<Sample> {
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        samples.iter().filter(|s| s.at >= from && s.at < to).cloned().collect()
+        self.lock().samples.iter().filter(|s| s.at >= from && s.at < to).cloned().collect()
+    }
+
+    /// Waits until every request begun before `to` has ended, at most 30 s after it was begun. Whoever compares versions must: a
+    /// version that answers slowly is under-counted among the answers that happen to be there.
+    pub async fn settled(&self, to: Duration) {
+        while self.lock().under_way.values().any(|at| *at < to) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All outcomes so far.
@@ -186,11 +207,12 @@ impl Traffic {
             let Ok(permit) = under_way.clone().acquire_owned().await else { break };
             begun += 1;
             let user = if plan.users == 0 { 0 } else { u32::try_from(draw(&mut random) % u64::from(plan.users)).unwrap_or(0) };
-            let (client, plan, started) = (client.clone(), plan.clone(), self.started);
+            let (client, plan, at, number) = (client.clone(), plan.clone(), self.now(), begun);
+            self.lock().under_way.insert(number, at);
             requests.spawn(async move {
-                let sample = one(&client, &plan, started, user).await;
+                let sample = one(&client, &plan, at, user).await;
                 drop(permit);
-                sample
+                (number, sample)
             });
         }
         while let Some(done) = requests.join_next().await {
@@ -203,8 +225,8 @@ impl Traffic {
         }
     }
 
-    fn record(&self, done: Result<Sample, tokio::task::JoinError>, log: Option<&mut std::io::BufWriter<std::fs::File>>) {
-        let Ok(sample) = done else { return };
+    fn record(&self, done: Result<(u64, Sample), tokio::task::JoinError>, log: Option<&mut std::io::BufWriter<std::fs::File>>) {
+        let Ok((number, sample)) = done else { return };
         if let Some(log) = log {
             let status = match sample.answer {
                 Answer::Status(status) => status,
@@ -218,12 +240,13 @@ impl Traffic {
                 tracing::warn!(%error, "the log of requests");
             }
         }
-        self.samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
+        let mut record = self.lock();
+        record.under_way.remove(&number);
+        record.samples.push(sample);
     }
 }
 
-async fn one(client: &Client<HttpConnector, Empty<Bytes>>, plan: &Plan, started: Instant, user: u32) -> Sample {
-    let at = started.elapsed();
+async fn one(client: &Client<HttpConnector, Empty<Bytes>>, plan: &Plan, at: Duration, user: u32) -> Sample {
     let begun = Instant::now();
     let uri = format!("http://{}{}", plan.target, plan.path);
     let request = http::Request::get(uri).header("host", &plan.host).header("x-user", user.to_string()).body(Empty::new());

@@ -26,16 +26,16 @@ pub(crate) fn by(sample: &Sample, version: &str) -> bool {
     sample.version.as_deref() == Some(version)
 }
 
-/// Waits until `many` requests that begin from now on are answered by some version; gives the answers by version.
+/// Waits until `many` requests that begin from now on are answered by some version; gives the answers by version, of all requests
+/// that had begun by then, the slow ones too.
 pub(crate) async fn measure(traffic: &Traffic, many: u64) -> BTreeMap<String, u64> {
     let from = traffic.now();
-    loop {
-        let counts = count(&traffic.between(from, Duration::MAX));
-        if counts.values().sum::<u64>() >= many {
-            return counts;
-        }
+    while count(&traffic.between(from, Duration::MAX)).values().sum::<u64>() < many {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let to = traffic.now();
+    traffic.settled(to).await;
+    count(&traffic.between(from, to))
 }
 
 /// Answers by version.
@@ -50,4 +50,54 @@ pub(crate) fn count(samples: &[Sample]) -> BTreeMap<String, u64> {
 /// Different users among samples.
 pub(crate) fn users<'a>(samples: impl Iterator<Item = &'a Sample>) -> u64 {
     samples.map(|s| s.user).collect::<BTreeSet<u32>>().len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serin_lab::mesh::traffic::Plan;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Answers each request in turn as `fast` at once or as `slow` later.
+    async fn two_versions() -> std::net::SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let turn = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let turn = turn.clone();
+                tokio::spawn(async move {
+                    let mut buffer = [0; 4096];
+                    while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {
+                        let slow = turn.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+                        if slow {
+                            tokio::time::sleep(Duration::from_millis(400)).await;
+                        }
+                        let version = if slow { "slow" } else { "fast" };
+                        let answer = format!("HTTP/1.1 200 OK\r\nx-version: {version}\r\ncontent-length: 0\r\n\r\n");
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_version_that_answers_slowly_is_counted_in_full() {
+        let target = two_versions().await;
+        let plan = Plan { target, host: "x".into(), path: "/".into(), rate: 400.0, users: 1, seed: 1, time: Duration::from_secs(60), requests: None, log: None };
+        let traffic = Traffic::start(plan);
+        let counts = measure(&traffic, 200).await;
+        traffic.stop().await;
+        let (fast, slow) = (counts["fast"], counts["slow"]);
+        // Every other request is a slow one; only the window's two edges can differ.
+        assert!(fast.abs_diff(slow) <= 8, "{fast} fast, {slow} slow");
+    }
 }
