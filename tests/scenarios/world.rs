@@ -5,6 +5,7 @@
 //! Deliberately knows nothing of how Serin decides.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -40,6 +41,19 @@ pub(crate) struct Story {
     pub(crate) events: Vec<String>,
     /// What must be so at the end.
     pub(crate) end: End,
+}
+
+/// All stories by their files' names; those whose name contains `SCENARIO`, where that is set.
+pub(crate) fn stories() -> Vec<(String, Story)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).expect("the scenarios' folder").map(|e| e.expect("an entry").path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "toml"));
+    files.sort();
+    let only = std::env::var("SCENARIO").ok();
+    let name = |f: &PathBuf| f.file_stem().expect("a name").to_string_lossy().into_owned();
+    files.retain(|f| only.as_ref().is_none_or(|o| name(f).contains(o.as_str())));
+    let read = |f: &PathBuf| toml::from_str(&std::fs::read_to_string(f).expect("a readable file")).unwrap_or_else(|e| panic!("{}: {e}", f.display()));
+    files.iter().map(|f| (name(f), read(f))).collect()
 }
 
 fn one_route() -> Vec<String> {

@@ -252,21 +252,7 @@ impl Store {
         {
             // What a client may not change, whatever it sends.
             let meta = metadata(&mut new);
-            for field in [
-                "namespace",
-                "name",
-                "uid",
-                "creationTimestamp",
-                "generation",
-                "resourceVersion",
-                "deletionTimestamp",
-                "deletionGracePeriodSeconds",
-            ] {
-                match old_meta.get(field) {
-                    Some(value) => meta.insert(field.into(), value.clone()),
-                    None => meta.remove(field),
-                };
-            }
+            keep(meta, &old_meta, &SERVERS_OWN);
         }
         match write {
             Write::Spec => copy_field(&old, &mut new, "status"),
@@ -418,6 +404,20 @@ pub fn metadata(object: &mut Value) -> &mut Map<String, Value> {
     match meta {
         Value::Object(meta) => meta,
         _ => unreachable!("made an object above"),
+    }
+}
+
+/// Fields of metadata that are the server's: no write changes them.
+pub const SERVERS_OWN: [&str; 8] =
+    ["namespace", "name", "uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"];
+
+/// Makes these fields of metadata what they were, absent ones absent.
+pub fn keep(meta: &mut Map<String, Value>, was: &Value, fields: &[&str]) {
+    for field in fields {
+        match was.get(*field) {
+            Some(value) => meta.insert((*field).into(), value.clone()),
+            None => meta.remove(*field),
+        };
     }
 }
 

@@ -2,7 +2,6 @@
 //! after every single effect. An invariant checker looks at every action.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serin_core::action::{Action, Decision, Order};
@@ -12,7 +11,7 @@ use serin_core::plan::{Bad, Plan};
 use serin_core::state::{Phase, State};
 use serin_core::units::Weight;
 
-use crate::world::{START, Source, Story, World};
+use crate::world::{START, Source, Story, World, stories};
 
 /// Where a run is cut: the effect of that number, counting from 0, does or does not happen, and all that was to follow is lost.
 #[derive(Clone, Copy, Debug)]
@@ -29,21 +28,6 @@ struct Run {
     journal: String,
     effects: usize,
     crashed: bool,
-}
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios")
-}
-
-fn stories() -> Vec<(String, Story)> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder()).expect("the scenarios' folder").map(|e| e.expect("an entry").path()).collect();
-    files.retain(|f| f.extension().is_some_and(|e| e == "toml"));
-    files.sort();
-    let only = std::env::var("SCENARIO").ok();
-    let name = |f: &PathBuf| f.file_stem().expect("a name").to_string_lossy().into_owned();
-    files.retain(|f| only.as_ref().is_none_or(|o| name(f).contains(o.as_str())));
-    let read = |f: &PathBuf| toml::from_str(&std::fs::read_to_string(f).expect("a readable file")).unwrap_or_else(|e| panic!("{}: {e}", f.display()));
-    files.iter().map(|f| (name(f), read(f))).collect()
 }
 
 fn plan_of(spec: &serde_json::Value) -> Plan {

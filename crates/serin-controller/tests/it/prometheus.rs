@@ -11,10 +11,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use regex::Regex;
 use serde_json::{Value, json};
-use serin_controller::{Arm, ArmQuery, Clock, Cursor, MetricSource, Prometheus, PrometheusOptions};
+use serin_controller::{Clock, Cursor, MetricSource, Prometheus, PrometheusOptions};
 use serin_core::observe::{Reading, SourceProblem};
-use serin_core::route::ServiceName;
-use serin_core::units::{ObjectName, VersionName};
+
+use crate::source::query;
 
 type Labels = BTreeMap<String, String>;
 
@@ -188,21 +188,6 @@ fn decoded(text: &str) -> String {
         }
     }
     String::from_utf8(out).expect("text")
-}
-
-fn query(edges: &[f64]) -> ArmQuery {
-    let arm = |version: &str| Arm {
-        version: VersionName::new(version).expect("a version"),
-        workload: ObjectName { namespace: "shop".into(), name: format!("cart-{version}") },
-    };
-    ArmQuery {
-        rollout: "r".into(),
-        service: ServiceName::new("cart", "shop"),
-        stable: arm("v1"),
-        canary: arm("v2"),
-        edges: edges.to_vec(),
-        interval: Duration::from_secs(10),
-    }
 }
 
 async fn poll(source: &Prometheus, cursor: &mut Option<Cursor>) -> Result<Reading, SourceProblem> {

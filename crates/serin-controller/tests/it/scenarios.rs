@@ -1,24 +1,11 @@
 //! The stories of `tests/scenarios`, told to the real controller: hours of rollout in virtual time, over the lab's API.
 
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::stage::{Ended, Script, Stage, Trouble, percent, text};
-use crate::world::Story;
-
-fn stories() -> Vec<(String, Story)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).expect("the scenarios' folder").map(|e| e.expect("an entry").path()).collect();
-    files.retain(|f| f.extension().is_some_and(|e| e == "toml"));
-    files.sort();
-    let only = std::env::var("SCENARIO").ok();
-    let name = |f: &PathBuf| f.file_stem().expect("a name").to_string_lossy().into_owned();
-    files.retain(|f| only.as_ref().is_none_or(|o| name(f).contains(o.as_str())));
-    let read = |f: &PathBuf| toml::from_str(&std::fs::read_to_string(f).expect("a readable file")).unwrap_or_else(|e| panic!("{}: {e}", f.display()));
-    files.iter().map(|f| (name(f), read(f))).collect()
-}
+use crate::world::{Story, stories};
 
 /// Plays a story in a runtime of its own, whose clock stands still while anything is to be done.
 fn play(story: &Story, script: Script) -> Ended {

@@ -16,7 +16,8 @@ fn arm(version: &str) -> Arm {
     Arm { version: VersionName::new(version).expect("a version"), workload }
 }
 
-fn query(edges: &[f64]) -> ArmQuery {
+/// Stable `cart-v1` and canary `cart-v2` of Service `cart` in namespace `shop`.
+pub(crate) fn query(edges: &[f64]) -> ArmQuery {
     ArmQuery {
         rollout: "r".into(),
         service: ServiceName::new("cart", "shop"),

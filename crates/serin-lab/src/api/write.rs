@@ -14,7 +14,7 @@ use super::kinds::{Kind, Origin};
 use super::serve::{accepted, encode};
 use super::status::{ApiError, ApiResult, Problem};
 use super::{Api, body, convert, crd, defaults, istio_rules, names, patch, read, rules, structural, validate};
-use crate::store::{Key, Object, StoreError, Write, metadata};
+use crate::store::{Key, Object, SERVERS_OWN, StoreError, Write, keep, metadata};
 
 /// How often a write begins again when others write to the same object.
 const ATTEMPTS: usize = 8;
@@ -721,23 +721,8 @@ impl<'a> Pending<'a> {
         }
         let was = old["metadata"].clone();
         let meta = metadata(new);
-        for field in [
-            "name",
-            "namespace",
-            "uid",
-            "creationTimestamp",
-            "generation",
-            "resourceVersion",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "generateName",
-            "managedFields",
-        ] {
-            match was.get(field) {
-                Some(value) => meta.insert(field.into(), value.clone()),
-                None => meta.remove(field),
-            };
-        }
+        keep(meta, &was, &SERVERS_OWN);
+        keep(meta, &was, &["generateName", "managedFields"]);
         meta.remove("selfLink");
     }
 }
