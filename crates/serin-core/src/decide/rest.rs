@@ -21,7 +21,13 @@ impl Look<'_> {
     pub(super) fn adopt(&mut self) {
         let shares = self.shares_found();
         let with_weight: Vec<&(VersionName, Weight)> = shares.iter().filter(|(_, w)| *w > Weight::ZERO).collect();
-        let stable = match with_weight.iter().max_by_key(|(_, w)| *w) {
+        // At equal weights stable is the one nobody wishes for, then the older, then the one that the route names first (of equal
+        // ones `max_by_key` takes the last).
+        let rank = |(version, share): &(VersionName, Weight)| {
+            let created = self.seen.workloads.iter().find(|w| w.version == *version).map(|w| core::cmp::Reverse(w.created));
+            (*share, self.plan.spec().desired.as_ref() != Some(version), created)
+        };
+        let stable = match with_weight.iter().rev().max_by_key(|found| rank(found)) {
             Some((version, _)) => self.seen.workloads.iter().find(|w| w.version == *version),
             // Without a route there is a stable version only if there is but one.
             None if self.seen.workloads.len() == 1 => self.seen.workloads.first(),
