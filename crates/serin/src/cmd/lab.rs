@@ -196,10 +196,13 @@ async fn background(args: UpArgs) -> Outcome {
     }
     let cannot = |e: std::io::Error| Failure::new(format!("cannot start the lab: {e}"));
     let log_path = log_file(&args.name);
+    let unwritable = |e: std::io::Error| {
+        Failure::new(format!("cannot start the lab: its log {} cannot be written: {e}", log_path.display())).hint("export XDG_STATE_HOME=FOLDER    a folder that you may write to")
+    };
     if let Some(folder) = log_path.parent() {
-        fs::create_dir_all(folder).map_err(cannot)?;
+        fs::create_dir_all(folder).map_err(unwritable)?;
     }
-    let log = File::create(&log_path).map_err(cannot)?;
+    let log = File::create(&log_path).map_err(unwritable)?;
     let mut command = std::process::Command::new(std::env::current_exe().map_err(cannot)?);
     command.args(["lab", "up", "--foreground", "--detached", "--name", &args.name]);
     command.args(args.envoy.iter().flat_map(|e| ["--envoy".into(), e.clone().into_os_string()]));

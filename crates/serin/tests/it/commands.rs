@@ -107,3 +107,12 @@ fn what_nothing_carries_out_is_refused_by_the_api_server_by_name() {
     assert_eq!((spec["steps"][4]["weight"].as_i64(), spec["analysis"]["interval"].as_str(), spec["traffic"]["settle"].as_str()), (Some(50), Some("10s"), Some("10s")), "{spec:#}");
     assert!(refused("{service: a, steps: [{weight: 1, hold: 30s}, {weight: '0.5%'}, {pause: {for: 1h}}, {weight: 50, confirm: true, maxWait: 24h}]}").is_ok());
 }
+
+#[test]
+fn a_lab_without_a_place_for_its_log_says_which() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let out = std::process::Command::new(crate::support::SERIN).args(["lab", "up"]).env("XDG_STATE_HOME", file.path()).output().expect("serin runs");
+    assert_eq!(out.status.code(), Some(2), "{}", said(&out));
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(text.contains(&format!("its log {}/serin/", file.path().display())) && text.contains("XDG_STATE_HOME"), "{text}");
+}
