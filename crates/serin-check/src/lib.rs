@@ -20,6 +20,7 @@ mod run;
 mod schema;
 mod source;
 pub mod sources;
+mod worlds;
 mod yaml;
 
 pub use diag::{Certainty, Edit, Finding, Fix, Label, ObjectName, Severity};

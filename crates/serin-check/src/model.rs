@@ -241,7 +241,9 @@ impl<'a> Service<'a> {
         let spec = obj.spec();
         let ty = if spec.and_then(|s| s.str_at("type")) == Some("ExternalName") {
             ServiceType::ExternalName
-        } else if spec.and_then(|s| s.str_at("clusterIP")) == Some("None") {
+        } else if spec.and_then(|s| s.str_at("clusterIP")) == Some("None")
+            || spec.is_some_and(|s| s.list("clusterIPs").any(|ip| ip.str() == Some("None")))
+        {
             ServiceType::Headless
         } else {
             ServiceType::Normal
@@ -283,17 +285,18 @@ impl ServicePort<'_> {
         if self.view.str_at("protocol").is_some_and(|p| !p.eq_ignore_ascii_case("TCP")) {
             return Protocol::Opaque;
         }
-        let word = match self.view.str_at("appProtocol") {
-            Some(word) => word,
-            None => match self.name {
-                Some(name) if name.to_ascii_lowercase().starts_with("grpc-web") => "grpc-web",
-                Some(name) => name.split('-').next().unwrap_or(name),
-                None => return Protocol::Sniffed,
-            },
-        };
-        match word.to_ascii_lowercase().as_str() {
-            "http" | "http2" | "grpc" | "grpc-web" | "kubernetes.io/h2c" | "kubernetes.io/ws" | "gcp-http2" => Protocol::Http,
-            "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" | "udp" | "kubernetes.io/wss" => Protocol::Opaque,
+        let word = self.view.str_at("appProtocol").or(self.name).unwrap_or("").to_ascii_lowercase();
+        match word.as_str() {
+            "kubernetes.io/h2c" | "kubernetes.io/ws" => return Protocol::Http,
+            "kubernetes.io/wss" => return Protocol::Opaque,
+            _ if word.starts_with("grpc-web") => return Protocol::Http,
+            _ => {}
+        }
+        match word.split('-').next().unwrap_or("") {
+            "http" | "http2" | "grpc" => Protocol::Http,
+            "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" | "udp" | "hbone" => Protocol::Opaque,
+            // Ports on which the server speaks first: Istio does not wait for a client's bytes.
+            _ if matches!(self.number, 25 | 53 | 3306 | 27017) => Protocol::Opaque,
             _ => Protocol::Sniffed,
         }
     }
@@ -368,9 +371,10 @@ impl<'a> Dest<'a> {
         self.subset.and_then(View::scalar)
     }
 
-    /// The weight as Istio takes it: absent is 0.
+    /// The weight as Istio takes it: absent is 0. One in quotes is refused, and it is clear
+    /// what was meant.
     pub(crate) fn weight(&self) -> i64 {
-        self.weight.and_then(View::int).unwrap_or(0)
+        self.weight.and_then(|w| w.int().or_else(|| w.str()?.parse().ok())).unwrap_or(0)
     }
 
     /// The port asked for.

@@ -3,7 +3,7 @@
 //! Inputs that hold the same object in several folders (environments, overlays) are checked
 //! folder by folder, so that staging is never blamed for production.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,6 +14,7 @@ use crate::object::objects_in;
 use crate::rules::{Cx, Out, Rule, all, find, nearest};
 use crate::schema::Schemas;
 use crate::source::{FileId, Loc, SourceFile, Span};
+use crate::worlds::{kustomize_patches, only_where_all_agree, worlds};
 use crate::yaml::{Parsed, ProblemKind, View, parse};
 
 /// One text to check.
@@ -186,7 +187,10 @@ pub fn check(inputs: Vec<Input>, options: &Options) -> Report {
 
     let rules: Vec<&'static Rule> = all().iter().filter(|r| options.runs(r)).collect();
     let mut findings = Vec::new();
-    for world in worlds(&parsed, &objects, &live) {
+    let worlds = worlds(&parsed, &objects, &live);
+    let mut judged: Vec<usize> = vec![0; parsed.len()];
+    for world in &worlds {
+        world.iter().for_each(|n| judged[*n] += 1);
         let members: HashSet<usize> = world.iter().copied().collect();
         let files: Vec<&Parsed> = world.iter().map(|n| &parsed[*n]).collect();
         let views = objects.iter().filter(|(file, _)| members.contains(file)).map(|(file, view)| (*view, live[*file]));
@@ -200,6 +204,9 @@ pub fn check(inputs: Vec<Input>, options: &Options) -> Report {
         findings: Vec::new(),
         stats: Stats { files: parsed.len(), objects: objects.len(), others, silenced: 0 },
     };
+    if worlds.len() > 1 {
+        only_where_all_agree(&mut findings, &judged);
+    }
     finish(&mut findings, settled, options);
     if live.iter().any(|l| *l) && live.iter().any(|l| !*l) {
         let in_file = |loc: &Loc| !live[loc.file.0 as usize];
@@ -220,8 +227,26 @@ fn n_threads(work: usize, per_thread: usize) -> usize {
     cores.min(work.div_ceil(per_thread)).max(1)
 }
 
+/// The encoding of a text that is no UTF-8 but means something to an editor.
+fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [_, 0, _, 0, ..] | [0, _, 0, _, ..] => Some("UTF-16"),
+        _ => None,
+    }
+}
+
 fn parse_one(n: usize, input: Input) -> (Parsed, bool) {
     let id = FileId(u32::try_from(n).unwrap_or(u32::MAX));
+    if let Some(encoding) = other_encoding(&input.bytes) {
+        let mut parsed = parse(id, SourceFile::new(input.path, String::new()));
+        parsed.problem = Some(crate::yaml::ParseProblem {
+            kind: ProblemKind::Syntax,
+            message: format!("this is {encoding}: save it as UTF-8"),
+            span: Span::new(0, 0),
+        });
+        return (parsed, input.live);
+    }
     let parsed = match String::from_utf8(input.bytes) {
         Ok(text) => parse(id, SourceFile::new(input.path, text)),
         Err(error) => {
@@ -286,151 +311,6 @@ fn collect(parsed: &[Parsed]) -> (Vec<(usize, View<'_>)>, usize) {
         objects.extend(found.into_iter().map(|v| (n, v)));
     }
     (objects, others)
-}
-
-fn folder(path: &str) -> &str {
-    path.rfind('/').map_or("", |n| &path[..n])
-}
-
-fn join(folder: &str, relative: &str) -> String {
-    let mut parts: Vec<&str> = folder.split('/').filter(|p| !p.is_empty()).collect();
-    for part in relative.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            other => parts.push(other),
-        }
-    }
-    let joined = parts.join("/");
-    if folder.starts_with('/') { format!("/{joined}") } else { joined }
-}
-
-/// Files that kustomizations apply as patches: parts of objects, not objects.
-fn kustomize_patches(parsed: &[Parsed]) -> HashSet<usize> {
-    let is_kustomization = |p: &&Parsed| {
-        let name = p.source.path.rsplit('/').next().unwrap_or("");
-        matches!(name, "kustomization.yaml" | "kustomization.yml" | "Kustomization")
-    };
-    let mut paths = HashSet::new();
-    for file in parsed.iter().filter(is_kustomization) {
-        let dir = folder(&file.source.path);
-        for doc in file.docs() {
-            let listed = doc
-                .list("patchesStrategicMerge")
-                .filter_map(View::str)
-                .chain(doc.list("patches").chain(doc.list("patchesJson6902")).filter_map(|p| p.str_at("path")));
-            for path in listed.filter(|p| !p.contains('\n')) {
-                paths.insert(join(dir, path));
-            }
-        }
-    }
-    if paths.is_empty() {
-        return HashSet::new();
-    }
-    let hit = |(_, p): &(usize, &Parsed)| paths.contains(&join("", &p.source.path)) || paths.contains(&p.source.path);
-    parsed.iter().enumerate().filter(hit).map(|(n, _)| n).collect()
-}
-
-/// The folder of a path with a slash at its end; nothing for a bare name.
-fn with_slash(path: &str) -> String {
-    path.rfind('/').map_or_else(String::new, |n| path[..=n].to_owned())
-}
-
-/// The branch that a file in the forking folder itself stands for.
-fn own_branch(path: &str) -> String {
-    format!("./{}", path.rsplit('/').next().unwrap_or(path))
-}
-
-/// Groups of files to be judged together. Folders (or files) that each hold the same object are
-/// alternatives: each of them is judged with all that is in neither.
-fn worlds(parsed: &[Parsed], objects: &[(usize, View<'_>)], live: &[bool]) -> Vec<Vec<usize>> {
-    let mut by_name: HashMap<(&str, &str, &str, &str), usize> = HashMap::new();
-    let mut forks: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    // The cluster's own objects are no alternative to a file's: the file replaces them.
-    for (file, view) in objects.iter().filter(|(file, _)| !live[*file]) {
-        let meta = view.get("metadata");
-        let text = |key| meta.and_then(|m| m.get(key)).and_then(View::scalar);
-        let Some(name) = text("name") else { continue };
-        let key = (
-            view.str_at("apiVersion").and_then(|a| a.rsplit_once('/').map(|(g, _)| g)).unwrap_or(""),
-            view.str_at("kind").unwrap_or(""),
-            text("namespace").unwrap_or(""),
-            name,
-        );
-        let Some(first) = by_name.insert(key, *file) else {
-            continue;
-        };
-        let (a, b) = (&parsed[first].source.path, &parsed[*file].source.path);
-        if first == *file {
-            continue;
-        }
-        let (mut common, mut branch) = (String::new(), (None, None));
-        let (dir_a, dir_b) = (with_slash(a), with_slash(b));
-        let (mut left, mut right) = (dir_a.split_inclusive('/'), dir_b.split_inclusive('/'));
-        loop {
-            match (left.next(), right.next()) {
-                (Some(x), Some(y)) if x == y => common.push_str(x),
-                (None, None) => break,
-                (x, y) => {
-                    branch = (x, y);
-                    break;
-                }
-            }
-        }
-        let name = |side: Option<&str>, path: &str| side.map_or_else(|| own_branch(path), |s| s.trim_end_matches('/').to_owned());
-        let set = forks.entry(common).or_default();
-        set.insert(name(branch.0, a));
-        set.insert(name(branch.1, b));
-    }
-    let everything = (0..parsed.len()).collect();
-    if forks.is_empty() {
-        return vec![everything];
-    }
-    // At each fork a file is in one branch or in none.
-    let branch_of = |fork: &str, branches: &BTreeSet<String>, path: &str| -> Option<String> {
-        let dir = with_slash(path);
-        let rest = dir.strip_prefix(fork)?;
-        let branch = match rest.split('/').next().filter(|f| !f.is_empty()) {
-            Some(first) => first.to_owned(),
-            None => own_branch(path),
-        };
-        branches.contains(&branch).then_some(branch)
-    };
-    let mut done: Vec<Vec<usize>> = Vec::new();
-    let mut open: Vec<Vec<usize>> = vec![everything];
-    for (fork, branches) in &forks {
-        let mut next = Vec::new();
-        for world in open {
-            let mut shared = Vec::new();
-            let mut split: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-            for n in world {
-                match branch_of(fork, branches, &parsed[n].source.path) {
-                    Some(branch) => split.entry(branch).or_default().push(n),
-                    None => shared.push(n),
-                }
-            }
-            if split.len() < 2 {
-                let mut all = shared;
-                all.extend(split.into_values().flatten());
-                next.push(all);
-            } else {
-                for (_, mut files) in split {
-                    files.extend(&shared);
-                    files.sort_unstable();
-                    next.push(files);
-                }
-            }
-        }
-        open = next;
-        // A tree of forks in forks may multiply; beyond this the rest is judged as one.
-        if open.len() > 256 {
-            break;
-        }
-    }
-    done.append(&mut open);
-    done
 }
 
 /// Objects of files replace the cluster's own of the same name; of two in one file, the last

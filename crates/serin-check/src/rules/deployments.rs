@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Cx, Out, list, percent, pods, services::repository};
-use crate::diag::Finding;
+use crate::diag::{Finding, Severity};
 use crate::index::{Arm, Family};
 use crate::model::{Workload, show};
 use crate::object::Kind;
@@ -141,20 +141,50 @@ pub(super) fn selectors_overlap(cx: &Cx<'_>, out: &mut Out) {
                 .effect(effect)
                 .help("add the label that tells them apart, for instance `version`, to the selector (it cannot be changed later: delete and create)"),
             );
+            // One of them is enough to know what to do.
+            break;
         }
     }
 }
 
+/// A number that no container of the pod lists. Listing ports is a habit, not a need, so it
+/// is told for versions that requests are routed to, and as a warning.
+fn numbered_probe(w: &Workload<'_>, c: View<'_>, port: View<'_>, probe: &str, out: &mut Out) {
+    let Some(number) = port.int() else { return };
+    let listed = |c: View<'_>| c.list("ports").filter_map(|p| p.int_at("containerPort")).collect::<Vec<_>>();
+    let own = listed(c);
+    if own.is_empty() || w.serving_containers().flat_map(listed).any(|n| n == number) {
+        return;
+    }
+    let shown: Vec<String> = own.iter().map(i64::to_string).collect();
+    out.add(
+        Finding::at(port.loc(), format!("no container lists port {number}"))
+            .severity(Severity::Warning)
+            .related(c.key_loc("ports"), format!("it lists {}", list(&shown)))
+            .effect(match probe {
+                "readinessProbe" => format!("if nothing listens on {number}, the pods never become ready: they get no request"),
+                _ => format!("if nothing listens on {number}, the container is restarted again and again"),
+            })
+            .help(format!("probe {}, or list {number} in `ports`", shown[0])),
+    );
+}
+
 /// SRN207
 pub(super) fn probe_port(cx: &Cx<'_>, out: &mut Out) {
+    let routed: BTreeSet<_> = super::mesh::routed(cx).iter().map(|w| w.obj.id).collect();
     for w in &cx.index.workloads {
         for c in w.containers().chain(w.init_containers()) {
             for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {
-                for how in ["httpGet", "tcpSocket"] {
+                for how in ["httpGet", "tcpSocket", "grpc"] {
                     let Some(port) = c.at(&[probe, how, "port"]) else {
                         continue;
                     };
-                    let Some(name) = port.str() else { continue };
+                    let Some(name) = port.str() else {
+                        if routed.contains(&w.obj.id) {
+                            numbered_probe(w, c, port, probe, out);
+                        }
+                        continue;
+                    };
                     let known: Vec<&str> = c.list("ports").filter_map(|p| p.str_at("name")).collect();
                     if known.contains(&name) {
                         continue;

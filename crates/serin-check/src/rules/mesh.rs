@@ -52,7 +52,16 @@ fn injection(cx: &Cx<'_>, w: &Workload<'_>) -> Injection {
     {
         return Injection::No(a.loc(), "this annotation keeps the sidecar out".into());
     }
-    let space = w.obj.ns.and_then(|ns| cx.index.find(Kind::Namespace, None, ns));
+    // Objects without a namespace go, most likely, to the only one that comes with them.
+    let mut spaces = cx.index.of(Kind::Namespace);
+    let alone = match (spaces.next(), spaces.next()) {
+        (Some(one), None) => Some(one),
+        _ => None,
+    };
+    let space = match w.obj.ns {
+        Some(ns) => cx.index.find(Kind::Namespace, None, ns),
+        None => alone,
+    };
     let space_labels = space.map(|s| labels(s.view.at(&["metadata", "labels"])));
     let of_space = |key| space_labels.as_deref().and_then(|l| value_of(l, key));
     if of_space("istio-injection") == Some("disabled") {
@@ -73,7 +82,7 @@ fn injection(cx: &Cx<'_>, w: &Workload<'_>) -> Injection {
 }
 
 /// Workloads whose traffic the input wants Istio to direct.
-fn routed<'c, 'a>(cx: &'c Cx<'a>) -> Vec<&'c Workload<'a>> {
+pub(super) fn routed<'c, 'a>(cx: &'c Cx<'a>) -> Vec<&'c Workload<'a>> {
     let mut numbers: Vec<usize> = cx.index.families.iter().flat_map(|f| f.arms.iter().flat_map(|a| a.workloads.iter().copied())).collect();
     for r in &cx.index.routings {
         for d in r.routes.iter().flat_map(|x| &x.dests) {

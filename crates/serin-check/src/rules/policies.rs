@@ -275,11 +275,11 @@ fn principals(cx: &Cx<'_>, stable: &Workload<'_>, canary: &Workload<'_>, arm: &s
         if !matches!(spec.str_at("action"), None | Some("ALLOW")) {
             continue;
         }
-        let listed: Vec<(View<'_>, &str)> = spec
-            .list("rules")
-            .flat_map(|r| r.list("from"))
-            .filter_map(|f| f.get("source"))
+        let sources = spec.list("rules").flat_map(|r| r.list("from")).filter_map(|f| f.get("source"));
+        let conditions = spec.list("rules").flat_map(|r| r.list("when"));
+        let listed: Vec<(View<'_>, &str)> = sources
             .flat_map(|s| s.list("principals").chain(s.list("serviceAccounts")))
+            .chain(conditions.filter(|c| c.str_at("key") == Some("source.principal")).flat_map(|c| c.list("values")))
             .filter_map(|v| Some((v, v.str()?)))
             .collect();
         let admits = |sa: &str| listed.iter().find(|(_, p)| named(p, sa));

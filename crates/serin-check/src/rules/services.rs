@@ -290,8 +290,9 @@ pub(super) fn headless(cx: &Cx<'_>, out: &mut Out) {
         };
         let split = http_routes(cx, s).find(|(_, route, _)| route.is_split() || route.dests.iter().any(|d| d.subset.is_some()));
         let Some((_, route, _)) = split else { continue };
-        let key = if s.ty == ServiceType::Headless { "clusterIP" } else { "type" };
-        let loc = s.obj.spec().map_or_else(|| s.obj.name_loc(), |x| x.key_loc(key));
+        let keys: &[&str] = if s.ty == ServiceType::Headless { &["clusterIP", "clusterIPs"] } else { &["type"] };
+        let at = |x: View<'_>| keys.iter().find_map(|k| x.field(k)).map(|f| f.key_loc);
+        let loc = s.obj.spec().and_then(at).unwrap_or_else(|| s.obj.name_loc());
         out.add(
             Finding::at(loc, label)
                 .related(route.loc(), "routed by version here")

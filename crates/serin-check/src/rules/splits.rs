@@ -42,7 +42,15 @@ pub(super) fn odd_sum(cx: &Cx<'_>, out: &mut Out) {
         // 3 to 1 is a ratio; equal weights mean equal shares whatever they sum to.
         let ratio = weights.iter().all(|w| *w < 10);
         let forgotten = route.dests.iter().find(|d| d.weight.is_none());
-        let odd = total > 0 && !is_power_of_ten(total) && !ratio && (!equal || positive.len() == 1);
+        // Of the wrong type: SRN011 speaks.
+        if route.dests.iter().filter_map(|d| d.weight).any(|w| w.int().is_none() && w.str().is_none_or(|t| t.parse::<i64>().is_err())) {
+            continue;
+        }
+        // Halves of a percent: 199 and 1 of 200.
+        let fine = total > 100
+            && [2, 5].iter().any(|n| total % n == 0 && is_power_of_ten(total / n))
+            && positive.iter().min().is_some_and(|least| least.saturating_mul(100) < total);
+        let odd = total > 0 && !is_power_of_ten(total) && !fine && !ratio && (!equal || positive.len() == 1);
         if !(odd || forgotten.is_some() && total > 0) || weights.iter().any(|w| *w < 0) {
             continue;
         }

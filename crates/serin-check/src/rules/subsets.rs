@@ -2,7 +2,8 @@
 
 use super::{Cx, Out, list, nearest, percent};
 use crate::diag::{Finding, Severity, fix, replace};
-use crate::model::{Dest, Route, matches, show, value_of};
+use crate::model::{Dest, Route, Rule, exported_to, matches, show, value_of};
+use crate::object::{Host, known};
 use crate::yaml::View;
 
 /// Says that a destination's subset is defined nowhere; `None` if it is, or if nobody can say.
@@ -175,16 +176,21 @@ pub(super) fn same_pods(cx: &Cx<'_>, out: &mut Out) {
 }
 
 /// SRN309
-pub(super) fn both_versions(cx: &Cx<'_>, out: &mut Out) {
+pub(super) fn both_versions<'a>(cx: &Cx<'a>, out: &mut Out) {
     for (_, route) in cx.index.splits() {
         for (a, b) in pairs(route) {
             let (Some(x), Some(y)) = (wanted(cx, a), wanted(cx, b)) else {
                 continue;
             };
-            // The wider one wants a real part of what the other wants.
-            let (wide, narrow) = if x.len() < y.len() && matches(&x, &y) {
+            // The wider one wants a real part of what the other wants, or reaches its pods by
+            // other labels.
+            let spills = |wide: &Dest<'a>, narrow: &Dest<'a>| match (cx.index.reached(wide), cx.index.reached(narrow)) {
+                (Some(w), Some(n)) => !n.is_empty() && w.len() > n.len() && n.iter().all(|x| w.contains(x)),
+                _ => false,
+            };
+            let (wide, narrow) = if x.len() < y.len() && matches(&x, &y) || spills(a, b) {
                 (a, b)
-            } else if y.len() < x.len() && matches(&y, &x) {
+            } else if y.len() < x.len() && matches(&y, &x) || spills(b, a) {
                 (b, a)
             } else {
                 continue;
@@ -220,8 +226,44 @@ pub(super) fn both_versions(cx: &Cx<'_>, out: &mut Out) {
     }
 }
 
+/// A rule of the callers' own namespace replaces the Service's for them: subsets that only the
+/// latter has do not exist there.
+fn replaced_for_callers(cx: &Cx<'_>, out: &mut Out) {
+    let mut told = std::collections::HashSet::new();
+    for (r, route) in cx.index.splits().filter(|(r, _)| r.in_mesh()) {
+        for dest in &route.dests {
+            let Host::Service { ns: Some(home), .. } = dest.host else { continue };
+            let Some(name) = dest.subset_name().filter(|_| route.share(dest) > 0.0) else { continue };
+            let rules: Vec<_> = cx.index.rules_for(dest.host).collect();
+            let has = |rule: &Rule<'_>| rule.subsets.iter().any(|s| s.name == name);
+            let Some(defining) = rules.iter().find(|rule| rule.obj.ns == Some(home) && has(rule)) else { continue };
+            for rule in &rules {
+                let Some(ns) = known(rule.obj.ns).filter(|ns| *ns != home) else { continue };
+                let selective = rule.obj.spec().is_some_and(|s| s.get("workloadSelector").is_some());
+                let joined = rules.iter().any(|other| other.obj.ns == Some(ns) && has(other));
+                let obeys = exported_to(r.obj.spec(), r.obj.ns, Some(ns));
+                if selective || joined || !obeys || !told.insert((rule.obj.id, name)) {
+                    continue;
+                }
+                out.add(
+                    Finding::at(
+                        rule.host_view.map_or_else(|| rule.obj.name_loc(), View::loc),
+                        format!("for callers in {ns} this rule replaces {home}/{}", defining.obj.name),
+                    )
+                    .severity(Severity::Error)
+                    .related(dest.loc(), format!("sends them to subset {name}"))
+                    .related(defining.obj.name_loc(), format!("the rule that has subset {name}"))
+                    .effect(format!("callers in {ns} get 503 with an empty body (NC) for their share to {name}"))
+                    .help(format!("add the subsets here too, or leave the policy to the rule in {home}")),
+                );
+            }
+        }
+    }
+}
+
 /// SRN316
 pub(super) fn two_rules(cx: &Cx<'_>, out: &mut Out) {
+    replaced_for_callers(cx, out);
     let rules = &cx.index.rules;
     let mut by_host: std::collections::HashMap<_, Vec<usize>> = std::collections::HashMap::new();
     for (n, rule) in rules.iter().enumerate() {

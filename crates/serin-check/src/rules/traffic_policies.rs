@@ -11,31 +11,40 @@ fn setting<'a>(rule: &Rule<'a>, subset: Option<&Subset<'a>>, key: &str) -> Optio
     subset.and_then(|s| s.view.at(&["trafficPolicy", key])).or_else(|| rule.policy()?.get(key))
 }
 
+/// Words in a header's name that say it tells users apart; a hash on another (a cache key, a
+/// tenant's shard) is not meant to pin anybody.
+const WHO: [&str; 9] = ["user", "session", "cookie", "customer", "account", "client", "device", "auth", "login"];
+
+/// The part of a consistent hash that is taken for stickiness, with its key.
+fn pins<'a>(policy: Option<View<'a>>) -> Option<(View<'a>, &'static str)> {
+    let hash = policy?.at(&["loadBalancer", "consistentHash"])?;
+    if hash.get("httpCookie").is_some() {
+        return Some((hash, "httpCookie"));
+    }
+    let header = hash.str_at("httpHeaderName").map(str::to_ascii_lowercase);
+    if header.is_some_and(|h| WHO.iter().any(|w| h.contains(w))) {
+        return Some((hash, "httpHeaderName"));
+    }
+    (hash.bool_at("useSourceIp") == Some(true)).then_some((hash, "useSourceIp"))
+}
+
 /// SRN325
 pub(super) fn stickiness(cx: &Cx<'_>, out: &mut Out) {
     for rule in &cx.index.rules {
-        let cookie = |p: Option<View<'_>>| p.is_some_and(|p| p.at(&["loadBalancer", "consistentHash", "httpCookie"]).is_some());
-        if !cookie(rule.policy()) && !rule.subsets.iter().any(|s| cookie(s.view.get("trafficPolicy"))) {
+        let policies: Vec<_> =
+            std::iter::once(rule.policy()).chain(rule.subsets.iter().map(|s| s.view.get("trafficPolicy"))).filter_map(pins).collect();
+        if policies.is_empty() {
             continue;
         }
         let split = cx.index.splits().find(|(_, route)| {
             let real = route.dests.iter().filter(|d| d.weight() > 0 && same_host(d.host, rule.host)).count();
             // A match on header or cookie already chooses who sees which version.
-            real > 1 && route.view.get("match").is_none()
+            real > 1 && route.view.list("match").all(|m| m.get("headers").is_none() && m.get("queryParams").is_none())
         });
         let Some((_, route)) = split else { continue };
-        let subsets = rule.subsets.iter().map(Some);
-        for subset in std::iter::once(None).chain(subsets) {
-            let policy = match subset {
-                None => rule.policy(),
-                Some(s) => s.view.get("trafficPolicy"),
-            };
-            let Some(cookie) = policy.and_then(|p| p.at(&["loadBalancer", "consistentHash", "httpCookie"])) else {
-                continue;
-            };
-            let hash = policy.and_then(|p| p.at(&["loadBalancer", "consistentHash"])).unwrap_or(cookie);
+        for (hash, key) in policies {
             out.add(
-                Finding::at(hash.key_loc("httpCookie"), "picks a pod within a version, not the version")
+                Finding::at(hash.key_loc(key), "picks a pod within a version, not the version")
                     .related(route.view.key_loc("route"), "the version is drawn anew for each request")
                     .effect("one user sees both versions in turn, by the weights")
                     .help("to pin users, match a cookie or header in front of the weighted route"),
@@ -163,6 +172,13 @@ fn asked<'a>(cx: &Cx<'a>, ns: Ns<'_>, labels: &[(&str, &str)]) -> Option<Asked<'
     own.or_else(space).or_else(mesh).and_then(|o| mode_of(o.spec())).filter(|a| a.mode != "UNSET")
 }
 
+/// The `tls` of a policy, and those of its ports.
+fn tls_settings(policy: Option<View<'_>>) -> Vec<View<'_>> {
+    let own = policy.and_then(|p| p.get("tls"));
+    let ports = policy.into_iter().flat_map(|p| p.list("portLevelSettings")).filter_map(|s| s.get("tls"));
+    own.into_iter().chain(ports).collect()
+}
+
 /// SRN411
 pub(super) fn tls(cx: &Cx<'_>, out: &mut Out) {
     for rule in &cx.index.rules {
@@ -170,8 +186,8 @@ pub(super) fn tls(cx: &Cx<'_>, out: &mut Out) {
             continue;
         };
         let mut places: Vec<(View<'_>, Option<&Subset<'_>>)> = Vec::new();
-        places.extend(rule.policy().and_then(|p| p.get("tls")).map(|t| (t, None)));
-        places.extend(rule.subsets.iter().filter_map(|s| Some((s.view.at(&["trafficPolicy", "tls"])?, Some(s)))));
+        places.extend(tls_settings(rule.policy()).into_iter().map(|t| (t, None)));
+        places.extend(rule.subsets.iter().flat_map(|s| tls_settings(s.view.get("trafficPolicy")).into_iter().map(move |t| (t, Some(s)))));
         for (tls, subset) in places {
             let Some(mode) = tls.get("mode") else {
                 continue;

@@ -66,6 +66,37 @@ pub(crate) struct Tree {
     pub(crate) duplicates: Vec<(Span, Span)>,
 }
 
+impl Tree {
+    /// Adds the documents of a part of the text that begins `by` bytes into it.
+    fn append(&mut self, part: Tree, by: usize) {
+        let first = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let by = u32::try_from(by).unwrap_or(u32::MAX);
+        let moved = |s: Span| Span { start: s.start.saturating_add(by), end: s.end.saturating_add(by) };
+        let id = |n: NodeId| NodeId(n.0.saturating_add(first));
+        let text = |t: Text| match t {
+            Text::Src(span) => Text::Src(moved(span)),
+            Text::Owned(text) => Text::Owned(text),
+        };
+        self.nodes.extend(part.nodes.into_iter().map(|n| {
+            let value = match n.value {
+                Value::Map(entries) => Value::Map(
+                    entries
+                        .into_iter()
+                        .map(|e| Entry { key: text(e.key), key_span: moved(e.key_span), value: id(e.value), merged: e.merged })
+                        .collect(),
+                ),
+                Value::Seq(items) => Value::Seq(items.into_iter().map(id).collect()),
+                Value::Alias(to) => Value::Alias(id(to)),
+                other => other,
+            };
+            Node { span: moved(n.span), value, text: text(n.text), ..n }
+        }));
+        self.docs.extend(part.docs.into_iter().map(id));
+        self.comments.extend(part.comments.into_iter().map(moved));
+        self.duplicates.extend(part.duplicates.into_iter().map(|(a, b)| (moved(a), moved(b))));
+    }
+}
+
 /// A file and its tree.
 #[derive(Debug, Clone)]
 pub(crate) struct Parsed {

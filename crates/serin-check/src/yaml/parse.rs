@@ -40,9 +40,9 @@ pub(crate) enum ProblemKind {
 
 /// Reads a file. A problem leaves the tree empty: half a file says nothing reliable.
 pub(crate) fn parse(id: FileId, source: SourceFile) -> Parsed {
-    let outcome = build(&source.text);
+    let outcome = build(&source.text).or_else(|problem| json_stream(&source.text).ok_or(problem));
     let outcome = match outcome {
-        Ok(tree) => match unrendered(&source.text, None) {
+        Ok(tree) => match unrendered(&source.text, None).filter(|p| !in_block(&source.text, &tree, p.span)) {
             Some(problem) => Err(problem),
             None => Ok(tree),
         },
@@ -55,6 +55,36 @@ pub(crate) fn parse(id: FileId, source: SourceFile) -> Parsed {
     Parsed { id, source, tree, problem }
 }
 
+/// Whether a place lies in a block of text (a dashboard, an alert, a script), where braces are
+/// somebody else's.
+fn in_block(text: &str, tree: &Tree, at: Span) -> bool {
+    tree.nodes.iter().any(|n| {
+        let block = n.quoted && !text[n.span.range()].starts_with(['"', '\'']);
+        matches!(n.value, Value::Str) && block && n.span.contains(at)
+    })
+}
+
+/// JSON values one after another, as `kubectl get -o json` in a loop or a log writes them.
+/// YAML would want `---` between them; kubectl reads them, and so does Serin.
+fn json_stream(text: &str) -> Option<Tree> {
+    let body = text.trim_start_matches('\u{feff}');
+    if !body.trim_start().starts_with('{') {
+        return None;
+    }
+    let from = text.len() - body.len();
+    let mut values = serde_json::Deserializer::from_str(body).into_iter::<serde::de::IgnoredAny>();
+    let mut tree = Tree::default();
+    let mut start = 0;
+    while let Some(next) = values.next() {
+        next.ok()?;
+        let end = values.byte_offset();
+        let part = build(body.get(start..end)?).ok()?;
+        tree.append(part, from + start);
+        start = end;
+    }
+    (tree.docs.len() > 1).then_some(tree)
+}
+
 /// Whether the text is a template of Helm or Jinja. Braces alone do not make one: alerts and
 /// ApplicationSets carry them as text. If the YAML does not parse, they are the likely cause.
 fn unrendered(text: &str, failed: Option<&ParseProblem>) -> Option<ParseProblem> {
@@ -63,7 +93,9 @@ fn unrendered(text: &str, failed: Option<&ParseProblem>) -> Option<ParseProblem>
         let inner = &text[at + 2..];
         let inner = &inner[..inner.find("}}").unwrap_or(inner.len().min(200))];
         let body = inner.trim_start_matches('-').trim_start();
-        let helm = [".Values", ".Release", ".Chart", "include ", "template ", "define ", "tpl ", "toYaml"].iter().any(|w| body.contains(w));
+        let helm = [".Values.", ".Release.", ".Chart.", "include \"", "toYaml"].iter().any(|w| body.contains(w))
+            // Alertmanager and Argo have templates too, as text of YAML that parses.
+            || failed.is_some() && ["template ", "define ", "tpl "].iter().any(|w| body.contains(w));
         let in_comment = text[..at].rfind('\n').map_or(&text[..at], |n| &text[n + 1..at]).trim_start().starts_with('#');
         let control =
             failed.is_some() && (["if ", "range ", "with ", "end", "else", "/*"].iter().any(|w| body.starts_with(w)) || !body.is_empty());
@@ -469,6 +501,27 @@ mod tests {
         assert_eq!(kind("{{- if .x }}\na: 1\n{{- end }}\n"), Some(ProblemKind::Template));
         assert_eq!(kind("a: 'rate {{ $value }}'\n"), None);
         assert_eq!(kind("a: [\n"), Some(ProblemKind::Syntax));
+    }
+
+    #[test]
+    fn json_values_one_after_another_are_documents() {
+        let text = "{\"a\": \"x\\u0041\", \"b\": {\"c\": 1}}\n{\"a\": \"ü\",\n \"a\": 2}\n";
+        let p = read(text);
+        assert_eq!(p.problem, None);
+        let docs: Vec<_> = p.docs().collect();
+        assert_eq!(docs.len(), 2);
+        assert_eq!(docs[0].str_at("a"), Some("xA"));
+        assert_eq!(slice(&p, docs[1].field("a").expect("a").value), "2");
+        assert_eq!(p.tree.duplicates.len(), 1);
+        assert_eq!(&text[p.tree.duplicates[0].1.range()], "\"a\"");
+        assert!(read("{\"a\": 1}\n{\"b\":\n").problem.is_some());
+    }
+
+    #[test]
+    fn braces_in_a_text_of_several_lines_are_no_template() {
+        let text = "a: |\n  {{ include \"x\" . }}\n  y\nb: 1\n";
+        assert_eq!(read(text).problem, None);
+        assert!(read(&text.replace("b: 1", "b: '{{ .Values.b }}'")).problem.is_none_or(|p| p.kind == ProblemKind::Template));
     }
 
     #[test]
