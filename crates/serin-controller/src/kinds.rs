@@ -21,7 +21,7 @@ pub enum Kind {
     VirtualService,
     /// Istio's DestinationRule, likewise.
     DestinationRule,
-    /// autoscaling/v2 HorizontalPodAutoscaler.
+    /// HorizontalPodAutoscaler, in the newest version that is served.
     Autoscaler,
     /// KEDA's ScaledObject, where that is installed.
     ScaledObject,
@@ -69,7 +69,8 @@ impl Kind {
             Self::Release | Self::ScaledObject => &["v1alpha1"],
             Self::Deployment | Self::Service | Self::EndpointSlice | Self::Pod => &["v1"],
             Self::VirtualService | Self::DestinationRule => &ISTIO_VERSIONS,
-            Self::Autoscaler => &["v2"],
+            // What is read of it, `scaleTargetRef`, is the same in both; before Kubernetes 1.23 there is only the latter.
+            Self::Autoscaler => &["v2", "v1"],
         }
     }
 
@@ -111,7 +112,8 @@ pub async fn discover(client: &Client, kind: Kind) -> Result<Option<ApiResource>
         match client.list_api_group_resources(&format!("{group}/{version}")).await {
             Ok(list) if list.resources.iter().any(|r| r.kind == name) => return Ok(Some(kind.resource(version))),
             Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            // By the code: what no CRD serves is refused in plain text, without a reason.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(error),
         }
     }

@@ -145,7 +145,7 @@ impl Cluster {
                 Failure::new(format!("cannot {tried}: {} does not know the credentials of the kubeconfig", self.server)).hint("kubectl auth whoami")
             }
             kube::Error::Api(status) if status.code == 404 && status.reason.is_empty() || matches!(error, kube::Error::Api(s) if s.code == 404 && s.message.contains("page not found")) => {
-                Failure::new(format!("cannot {tried}: {} does not know the kind CanaryRelease ({})", self.server, status_text(error))).hint("serin install | kubectl apply -f -")
+                Failure::new(format!("cannot {tried}: {} does not know the kind CanaryRelease ({})", self.server, status_text(error))).hint("serin install --crds | kubectl apply -f -")
             }
             kube::Error::Api(status) => Failure::new(format!("cannot {tried}: {}", status.message)),
             _ => Failure::new(format!("cannot {tried}: {} does not answer: {}", self.server.trim_end_matches('/'), chain(error))).hint("kubectl cluster-info"),

@@ -27,6 +27,11 @@ const REVIEWS: &[(&str, &str, &str, &str, bool)] = &[
     ("authorization.k8s.io", "v1", "subjectaccessreviews", "SubjectAccessReview", false),
 ];
 
+/// Whether a group has reviews, which are answered and not stored.
+pub(super) fn is_review_group(group: &str) -> bool {
+    REVIEWS.iter().any(|(g, ..)| *g == group)
+}
+
 /// The user that the token stands for.
 const USER: &str = "serin-lab";
 const GROUPS: [&str; 2] = ["system:masters", "system:authenticated"];

@@ -249,6 +249,11 @@ pub(super) fn definition_of(kind: &Kind) -> Option<String> {
     BUILT_IN.iter().find(|row| row.0 == kind.resource.group && row.2 == kind.resource.plural).map(|row| format!("{}.{}", row.6, row.3))
 }
 
+/// Whether Kubernetes itself brings kinds of this group; all others' are defined by CRDs on a cluster.
+pub(super) fn is_built_in_group(group: &str) -> bool {
+    BUILT_IN.iter().any(|(g, ..)| *g == group) || super::discovery::is_review_group(group)
+}
+
 fn built_in() -> Vec<Kind> {
     BUILT_IN
         .iter()

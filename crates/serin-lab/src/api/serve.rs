@@ -7,17 +7,29 @@ use serde_json::Value;
 
 use super::call::{Call, Query};
 use super::status::{ApiError, ApiResult, respond};
-use super::{Api, delete, discovery, logs, read, watch, write};
+use super::{Api, delete, discovery, kinds, logs, read, watch, write};
 
 /// Larger bodies are refused, as by Kubernetes.
 const MAX_BODY: usize = 3 * 1024 * 1024;
 
 /// Answers any request.
 pub(super) async fn handle(State(api): State<Api>, request: Request) -> Response {
+    let custom = is_custom(request.uri().path());
     match answer(&api, request).await {
         Ok(response) => response,
+        // Kinds defined by CRDs are another server's behind the real one, and where that serves nothing it says so in plain text:
+        // clients have to go by the code alone.
+        Err(error) if custom && error.is_no_such_path() => {
+            (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))], "404 page not found\n").into_response()
+        }
         Err(error) => error.into_response(),
     }
+}
+
+/// Whether a path is below a group that Kubernetes itself does not bring.
+fn is_custom(path: &str) -> bool {
+    let mut segments = path.split('/').filter(|s| !s.is_empty());
+    segments.next() == Some("apis") && segments.next().is_some_and(|group| !kinds::is_built_in_group(group))
 }
 
 async fn answer(api: &Api, request: Request) -> ApiResult<Response> {

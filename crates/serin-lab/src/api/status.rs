@@ -41,6 +41,11 @@ impl ApiError {
         error
     }
 
+    /// Whether it is [`Self::no_such_path`].
+    pub(super) fn is_no_such_path(&self) -> bool {
+        self.code() == StatusCode::NOT_FOUND && self.0["details"] == json!({})
+    }
+
     /// 409: there is an object of that name.
     pub(super) fn already_exists(resource: &Resource, name: &str) -> Self {
         Self::new(StatusCode::CONFLICT, "AlreadyExists", format!("{resource} {name:?} already exists")).about(resource, name)

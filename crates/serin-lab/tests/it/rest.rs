@@ -50,6 +50,20 @@ async fn refusals_are_status_objects_with_kubernetes_reasons() {
     );
 }
 
+/// The server for kinds of CRDs, which sits behind the real one, knows no `Status` for a path that it does not serve.
+#[tokio::test]
+async fn what_no_crd_serves_is_refused_in_plain_text() {
+    let world = World::new();
+    for path in ["/apis/keda.sh", "/apis/keda.sh/v1alpha1", "/apis/keda.sh/v1alpha1/scaledobjects", "/apis/networking.istio.io/v7", "/apis/networking.istio.io/v1/things"] {
+        let answer = world.get(path).await;
+        assert_eq!((answer.code, answer.body.as_str()), (404, Some("404 page not found\n")), "{path}");
+    }
+    for path in ["/apis/apps/v9", "/api/v2", "/apis/authorization.k8s.io/v9"] {
+        world.get(path).await.refused(404, "NotFound");
+    }
+    world.get("/apis/networking.istio.io/v1/namespaces/default/virtualservices/none").await.refused(404, "NotFound");
+}
+
 #[tokio::test]
 async fn an_invalid_object_is_refused_with_all_problems_at_once() {
     let world = World::new();
