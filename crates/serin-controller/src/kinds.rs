@@ -15,7 +15,7 @@ pub enum Kind {
     Deployment,
     /// v1 Service.
     Service,
-    /// discovery.k8s.io/v1 EndpointSlice.
+    /// EndpointSlice, in the newest version that is served.
     EndpointSlice,
     /// Istio's VirtualService, in the newest version that is served.
     VirtualService,
@@ -67,7 +67,9 @@ impl Kind {
     fn versions(self) -> &'static [&'static str] {
         match self {
             Self::Release | Self::ScaledObject => &["v1alpha1"],
-            Self::Deployment | Self::Service | Self::EndpointSlice | Self::Pod => &["v1"],
+            Self::Deployment | Self::Service | Self::Pod => &["v1"],
+            // Addresses, readiness and ports are alike in both; before Kubernetes 1.21 there is only the latter.
+            Self::EndpointSlice => &["v1", "v1beta1"],
             Self::VirtualService | Self::DestinationRule => &ISTIO_VERSIONS,
             // What is read of it, `scaleTargetRef`, is the same in both; before Kubernetes 1.23 there is only the latter.
             Self::Autoscaler => &["v2", "v1"],
@@ -105,7 +107,7 @@ impl Kind {
 /// The API server does not answer, or refuses.
 pub async fn discover(client: &Client, kind: Kind) -> Result<Option<ApiResource>, kube::Error> {
     let (group, name, _) = kind.group_and_kind();
-    if matches!(kind, Kind::Deployment | Kind::Service | Kind::EndpointSlice | Kind::Pod) {
+    if matches!(kind, Kind::Deployment | Kind::Service | Kind::Pod) {
         return Ok(Some(kind.builtin()));
     }
     for version in kind.versions() {

@@ -108,6 +108,9 @@ pub struct Rollout {
     pub last_traffic: Option<Timestamp>,
     /// When requests were last refused for want of a healthy pod though both versions had ready pods: nobody's fault that is known.
     pub refused_at: Option<Timestamp>,
+    /// Who was without a ready pod at a look since the last reading.
+    #[serde(default)]
+    pub down: Down,
     /// The end of the last reading of the source.
     pub last_reading: Option<Timestamp>,
     /// Why the source does not answer, since when, while it does not.
@@ -116,6 +119,15 @@ pub struct Rollout {
     pub hurry: Hurry,
     /// At 100 %: the limits that stand in for stable, one per metric, and since when.
     pub bake: Option<Bake>,
+}
+
+/// Versions without a ready pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down {
+    /// Stable.
+    pub stable: bool,
+    /// The canary.
+    pub canary: bool,
 }
 
 /// Whether a step is left without waiting for evidence. Harm takes the canary back all the same.

@@ -7,7 +7,7 @@ use serin_api::status::{CanaryReleaseStatus, Checkpoint};
 use serin_api::{CheckpointError, checkpoint, state_of};
 use serin_core::observe::{RequestAction, SourceProblem};
 use serin_core::reason::{Measured, Reason};
-use serin_core::state::{Bake, EndCause, Handled, Hurry, Outcome, Past, PauseCause, Phase, Rollout, Served, State, Target, Version};
+use serin_core::state::{Down, Bake, EndCause, Handled, Hurry, Outcome, Past, PauseCause, Phase, Rollout, Served, State, Target, Version};
 use serin_core::stats::{Analysis, Batch, Counting, Counts, MetricTest, Settings, Split, Test};
 use serin_core::units::{Timestamp, VersionName, Weight};
 
@@ -80,11 +80,12 @@ fn rollout() -> BoxedStrategy<Rollout> {
         any::<u64>().prop_map(|age_s| SourceProblem::Stale { age_s }),
         text().prop_map(|what| SourceProblem::Missing { what }),
     ];
-    let rest = (served(), prop::option::of(at()), prop::option::of(at()), prop::option::of(at()), prop::option::of((problem, at())));
+    let rest = (served(), prop::option::of(at()), prop::option::of(at()), prop::option::of(at()), prop::option::of((problem, at())), any::<(bool, bool)>());
     let hurry = prop_oneof![Just(Hurry::No), text().prop_map(|who| Hurry::Step { who }), text().prop_map(|who| Hurry::All { who })];
     let bake = prop::option::of((at(), prop::collection::vec(number(), 0..3)).prop_map(|(since, limits)| Bake { since, limits }));
     (identity, weights, analysis(), split(), rest, hurry, bake).prop_map(
-        |((uid, canary, stable, started, step, step_since), (share, before, seen, full_size, found_replicas), analysis, split, (served, last_traffic, refused_at, last_reading, source), hurry, bake)| Rollout {
+        |((uid, canary, stable, started, step, step_since), (share, before, seen, full_size, found_replicas), analysis, split, (served, last_traffic, refused_at, last_reading, source, (stable_down, canary_down)), hurry, bake)| Rollout {
+            down: Down { stable: stable_down, canary: canary_down },
             uid,
             canary,
             stable,

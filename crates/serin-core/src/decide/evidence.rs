@@ -10,7 +10,7 @@ use super::Look;
 use crate::observe::{ArmCounts, Reading, Traffic, Workload};
 use crate::plan::{Bad, Metric};
 use crate::reason::{Measured, Reason};
-use crate::state::{EndCause, PauseCause, Phase, Rollout, Target};
+use crate::state::{Down, EndCause, PauseCause, Phase, Rollout, Target};
 use crate::stats::{Analysis, Batch, Counting, Counts, History, MetricTest, Test};
 use crate::units::Weight;
 
@@ -18,12 +18,14 @@ impl Look<'_> {
     /// Puts the reading of this look, if there is one, into the running rollout's evidence.
     pub(super) fn judge(&mut self) {
         let (plan, now) = (self.plan, self.now);
-        let canary_up = self.next.rollout().and_then(|r| self.workload(&r.canary)).is_some_and(|w: &Workload| w.capacity() > 0);
+        let up = |version| self.workload(version).is_some_and(|w: &Workload| w.capacity() > 0);
+        let down_now = self.next.rollout().map(|r| Down { stable: !up(&r.stable), canary: !up(&r.canary) }).unwrap_or_default();
         let drifted = matches!(self.next.phase, Phase::Paused(_, PauseCause::Drift { .. }));
         let judged = !matches!(self.next.phase, Phase::Preparing(_));
         let (Phase::Preparing(rollout) | Phase::Progressing(rollout) | Phase::Paused(rollout, _) | Phase::Promoting(rollout)) = &mut self.next.phase else {
             return;
         };
+        rollout.down = Down { stable: rollout.down.stable || down_now.stable, canary: rollout.down.canary || down_now.canary };
         match &self.seen.traffic {
             Traffic::NotAsked => {}
             Traffic::Problem(problem) => {
@@ -32,13 +34,24 @@ impl Look<'_> {
             }
             Traffic::Read(reading) => {
                 let mut reading = reading.clone();
-                // Who has no healthy pod is who answered with UH (`docs/istio.md`, section 2): known by elimination.
-                if !canary_up {
-                    reading.canary.n += reading.no_healthy_upstream;
-                    reading.canary.errors += reading.no_healthy_upstream;
-                } else if reading.no_healthy_upstream > 0.0 {
-                    rollout.served.unattributed += reading.no_healthy_upstream;
-                    rollout.refused_at = Some(now);
+                // UH names no version (`docs/istio.md`, section 2): it is the one's that was without a ready pod at some look since the
+                // last reading, where the other never was. Else it is nobody's that is known.
+                match core::mem::replace(&mut rollout.down, down_now) {
+                    Down { canary: true, stable: false } => {
+                        reading.canary.n += reading.no_healthy_upstream;
+                        reading.canary.errors += reading.no_healthy_upstream;
+                    }
+                    // Told as stable's, and kept out of the comparison: an outage says nothing of how stable answers, and would pass for
+                    // bursts that no canary could be told from for hours.
+                    Down { canary: false, stable: true } => {
+                        rollout.served.stable.n += reading.no_healthy_upstream;
+                        rollout.served.stable.x += reading.no_healthy_upstream;
+                    }
+                    Down { .. } if reading.no_healthy_upstream > 0.0 => {
+                        rollout.served.unattributed += reading.no_healthy_upstream;
+                        rollout.refused_at = Some(now);
+                    }
+                    Down { .. } => {}
                 }
                 count(rollout, &reading);
                 if judged {

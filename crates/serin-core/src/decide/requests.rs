@@ -2,6 +2,7 @@
 //!
 //! Deliberately moves no weight itself: a request changes phase or pace, and the phases do the rest.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::time::Duration;
@@ -134,18 +135,18 @@ impl Look<'_> {
     }
 
     fn abort(&mut self, phase: Phase, request: &Request) -> (Phase, Result<String, String>) {
-        let (Phase::Preparing(r) | Phase::Progressing(r) | Phase::Paused(r, _) | Phase::Promoting(r)) = phase else {
-            return match phase {
-                Phase::RollingBack(..) => (phase, Ok("it goes back already".into())),
-                Phase::Idle | Phase::RolledBack { .. } | Phase::Preparing(_) | Phase::Progressing(_) | Phase::Paused(..) | Phase::Promoting(_) => {
-                    nothing_runs(phase, "abort")
-                }
-            };
+        let (r, as_it_was): (Rollout, Box<dyn FnOnce(Rollout) -> Phase>) = match phase {
+            Phase::Preparing(r) => (r, Box::new(Phase::Preparing)),
+            Phase::Progressing(r) => (r, Box::new(Phase::Progressing)),
+            Phase::Paused(r, cause) => (r, Box::new(|r| Phase::Paused(r, cause))),
+            Phase::Promoting(r) => (r, Box::new(Phase::Promoting)),
+            Phase::RollingBack(..) => return (phase, Ok("it goes back already".into())),
+            Phase::Idle | Phase::RolledBack { .. } => return nothing_runs(phase, "abort"),
         };
         let force = request.action == RequestAction::AbortForced;
         let effect = format!("{} {} → 0 %", r.canary, r.weight.share);
         let stable = r.stable.name.clone();
-        match self.end(r, EndCause::Abort { who: request.who.clone(), why: request.why.clone(), force }) {
+        match self.end(r, EndCause::Abort { who: request.who.clone(), why: request.why.clone(), force }, as_it_was) {
             phase @ Phase::RollingBack(..) => (phase, Ok(effect)),
             phase => (phase, Err(format!("{stable} has no ready pod, so this would be the outage; serin abort --force does it all the same"))),
         }

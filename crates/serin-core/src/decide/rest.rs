@@ -11,7 +11,7 @@ use crate::action::Severity;
 use crate::observe::Workload;
 use crate::plan::Step;
 use crate::reason::Reason;
-use crate::state::{Hurry, PauseCause, Phase, Rollout, Served, State, Target, Version};
+use crate::state::{Down, Hurry, PauseCause, Phase, Rollout, Served, State, Target, Version};
 use crate::stats::{Analysis, Split};
 use crate::units::{VersionName, Weight};
 
@@ -151,6 +151,7 @@ impl Look<'_> {
             served: Served::default(),
             last_traffic: None,
             refused_at: None,
+            down: Down::default(),
             last_reading: None,
             source: None,
             hurry: Hurry::No,

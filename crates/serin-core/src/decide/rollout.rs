@@ -32,7 +32,7 @@ impl Look<'_> {
     /// Before the first weight: pods, subset, destination, and a source that answers.
     pub(super) fn prepare(&mut self, rollout: Rollout) -> Phase {
         if let Some(cause) = self.must_end(&rollout) {
-            return self.end(rollout, cause);
+            return self.end(rollout, cause, Phase::Preparing);
         }
         if let Some(brake) = self.brake() {
             self.say(brake);
@@ -48,7 +48,7 @@ impl Look<'_> {
     /// At a step: first what ends or disturbs it, then its weight, then whether it is done.
     pub(super) fn progress(&mut self, mut rollout: Rollout) -> Phase {
         if let Some(cause) = self.must_end(&rollout).or_else(|| self.harm(&rollout)) {
-            return self.end(rollout, cause);
+            return self.end(rollout, cause, Phase::Progressing);
         }
         match self.shown(&rollout) {
             Shown::Drift { to, at } => {
@@ -83,7 +83,7 @@ impl Look<'_> {
         match self.step_answer(&rollout) {
             Answer::Leave => self.advance(rollout),
             Answer::Stay => Phase::Progressing(rollout),
-            Answer::GoBack => self.end(rollout, EndCause::Inconclusive),
+            Answer::GoBack => self.end(rollout, EndCause::Inconclusive, Phase::Progressing),
         }
     }
 
@@ -238,7 +238,7 @@ impl Look<'_> {
     /// Stays on purpose; harm and the canary's death end it all the same.
     pub(super) fn stay_paused(&mut self, mut rollout: Rollout, cause: PauseCause) -> Phase {
         if let Some(end) = self.must_end(&rollout).or_else(|| self.harm(&rollout)) {
-            return self.end(rollout, end);
+            return self.end(rollout, end, |rollout| Phase::Paused(rollout, cause));
         }
         match (&cause, self.shown(&rollout)) {
             (PauseCause::Drift { .. }, Shown::Drift { to, at }) => {
@@ -273,7 +273,7 @@ impl Look<'_> {
     /// Every step is passed: full size, the whole weight, bake; each only once the one before is seen.
     pub(super) fn promote(&mut self, mut rollout: Rollout) -> Phase {
         if let Some(cause) = self.must_end(&rollout).or_else(|| self.harm(&rollout)) {
-            return self.end(rollout, cause);
+            return self.end(rollout, cause, Phase::Promoting);
         }
         if rollout.weight.share < Weight::ALL {
             if let Some(brake) = self.brake() {
@@ -334,13 +334,13 @@ impl Look<'_> {
         Phase::Idle
     }
 
-    /// The begin of the end: routes first, unless stable has nobody to take the requests.
-    pub(super) fn end(&mut self, mut rollout: Rollout, cause: EndCause) -> Phase {
+    /// The begin of the end: routes first. While stable has nobody to take the requests it cannot begin, and all stays `as_it_was`.
+    pub(super) fn end(&mut self, mut rollout: Rollout, cause: EndCause, as_it_was: impl FnOnce(Rollout) -> Phase) -> Phase {
         let forced = matches!(&cause, EndCause::Abort { force: true, .. });
         let exposed = self.routes_send_to(&rollout);
         if exposed && !forced && !self.stable_is_up(&rollout) {
             self.say(Reason::StableDown { stable: rollout.stable.name.clone() });
-            return self.stay(rollout);
+            return as_it_was(rollout);
         }
         let from = rollout.weight.share;
         self.aim(&mut rollout, Weight::ZERO);
@@ -355,17 +355,6 @@ impl Look<'_> {
         let severity = if matches!(cause, EndCause::Superseded { .. }) { Severity::Normal } else { Severity::Warning };
         self.tell(severity, Reason::GoesBack { canary: rollout.canary.name.clone(), from, why: cause.to_string() });
         Phase::RollingBack(rollout, cause)
-    }
-
-    /// The phase of a rollout that cannot end now: as it was.
-    fn stay(&self, rollout: Rollout) -> Phase {
-        if rollout.bake.is_some() || rollout.weight.share == Weight::ALL {
-            return Phase::Promoting(rollout);
-        }
-        if rollout.weight == (Target { share: Weight::ZERO, before: Weight::ZERO, seen: None }) {
-            return Phase::Preparing(rollout);
-        }
-        Phase::Progressing(rollout)
     }
 
     pub(super) fn routes_send_to(&self, rollout: &Rollout) -> bool {

@@ -354,6 +354,7 @@ mod tests {
             served: Served::default(),
             last_traffic: None,
             refused_at: None,
+            down: Default::default(),
             last_reading: Some(STEP_BEGAN.plus(Duration::from_secs(26))),
             source: None,
             hurry: Hurry::No,
