@@ -73,7 +73,12 @@ pub(crate) fn check(obj: &Object<'_>, out: &mut Vec<Issue>) {
     }
     for (path, message) in refused {
         let loc = locate(obj.view, &path);
-        if out[before..].iter().any(|i| i.loc == loc) {
+        // What a misspelt field was meant to say cannot be missed by a rule on what holds it.
+        let misspelt = |i: &Issue| {
+            let inside = value_at(obj.view, &path).is_some_and(|v| v.loc().span.contains(i.loc.span));
+            matches!(i.problem, Problem::Unknown { hint: Some(_), .. }) && inside
+        };
+        if out[before..].iter().any(|i| i.loc == loc || misspelt(i)) {
             continue;
         }
         out.push(Issue { problem: Problem::Refused, loc, label: message, help: None, fix: None });
@@ -99,6 +104,16 @@ pub(crate) fn lower_steps(release: View<'_>) -> Vec<(usize, View<'_>, View<'_>)>
         }
     }
     found
+}
+
+/// The value at a path, if all of the path is there.
+fn value_at<'a>(root: View<'a>, path: &str) -> Option<View<'a>> {
+    path.split(['.', '[']).map(|p| p.trim_end_matches(']')).filter(|p| !p.is_empty()).try_fold(root, |v, part| {
+        match (v.ty(), part.parse::<usize>()) {
+            (Type::Seq, Ok(n)) => v.items().nth(n),
+            _ => v.get(part),
+        }
+    })
 }
 
 /// The place of a path such as `spec.steps[1].weight`: the deepest part that is there.

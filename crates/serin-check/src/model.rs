@@ -139,10 +139,12 @@ impl<'a> Workload<'a> {
             Kind::Job => (spec?.get("template")?, None),
             Kind::CronJob => (spec?.at(&["jobTemplate", "spec", "template"])?, None),
             Kind::Pod => (obj.view, None),
+            // A machine outside: Services select it by its labels as they do pods.
+            Kind::WorkloadEntry => (spec?, None),
             _ => return None,
         };
         let pods = match obj.kind {
-            Kind::DaemonSet => Pods::Unknown,
+            Kind::DaemonSet | Kind::WorkloadEntry => Pods::Unknown,
             Kind::Pod => Pods::Fixed(1),
             _ => match spec?.get("replicas") {
                 None => Pods::Fixed(1),
@@ -153,7 +155,7 @@ impl<'a> Workload<'a> {
             obj,
             template,
             pod: template.get("spec"),
-            labels: labels(template.at(&["metadata", "labels"])),
+            labels: labels(if obj.kind == Kind::WorkloadEntry { template.get("labels") } else { template.at(&["metadata", "labels"]) }),
             selector: Selector::read(selector),
             pods,
         })

@@ -43,9 +43,25 @@ pub fn gather(paths: &[PathBuf], exclude: &[String]) -> Gathered {
             named(path, &mut seen, &mut found);
         } else {
             read(path, &mut seen, &mut found);
+            kustomization(path, &mut seen, &mut found);
         }
     }
     found
+}
+
+/// Hooks and editors name single files. Whether one is an object or a patch of one says the
+/// kustomization beside it, or above it.
+fn kustomization(path: &Path, seen: &mut HashSet<PathBuf>, found: &mut Gathered) {
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return };
+    for dir in path.ancestors().skip(1).take(3) {
+        for file in ["kustomization.yaml", "kustomization.yml", "Kustomization"] {
+            let file = dir.join(file);
+            if file != *path && std::fs::read_to_string(&file).is_ok_and(|text| text.contains(name)) {
+                read(&file, seen, found);
+                return;
+            }
+        }
+    }
 }
 
 /// A named path without the ending of a manifest: a pipe, or a file of any kind.

@@ -226,8 +226,10 @@ pub(super) fn selects_nothing(cx: &Cx<'_>, out: &mut Out) {
         // sign that these are not.
         let mut proxies = cx.index.workloads.iter().filter(|w| is_proxy(w));
         let want = labels(spec.get("selector"));
-        let misspelt =
-            |w: &crate::model::Workload<'_>| want.iter().any(|(k, v)| w.label(k).is_some_and(|have| nearest(v, [have]).is_some()));
+        let usual = |v: &str| matches!(v, "ingressgateway" | "egressgateway" | "eastwestgateway");
+        let misspelt = |w: &crate::model::Workload<'_>| {
+            want.iter().any(|(k, v)| !usual(v) && w.label(k).is_some_and(|have| nearest(v, [have]).is_some()))
+        };
         if !cx.index.settled() && !proxies.any(|w| w.obj.ns == g.ns || misspelt(w)) {
             continue;
         }

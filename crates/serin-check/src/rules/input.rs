@@ -72,7 +72,11 @@ pub(super) fn duplicate_key(cx: &Cx<'_>, out: &mut Out) {
                 );
             }
         }
-        for (first, second) in file.tree.duplicates.iter().filter(|(_, second)| !told.contains(second)) {
+        // Other people's YAML is left alone.
+        let objects: Vec<Span> =
+            file.docs().filter(|d| d.get("apiVersion").is_some() && d.get("kind").is_some()).map(|d| d.loc().span).collect();
+        let ours = |at: &Span| objects.iter().any(|o| o.contains(*at)) && !told.contains(at);
+        for (first, second) in file.tree.duplicates.iter().filter(|(_, second)| ours(second)) {
             let key = &file.source.text[second.range()];
             out.add(
                 Finding::at(at(file, *second), format!("`{key}` stands here again"))

@@ -35,7 +35,8 @@ fn pod_label<'a>(w: &Workload<'a>, key: &str) -> Option<View<'a>> {
 /// "false" wins over everything, then either "enabled"; native sidecars are init containers.
 fn injection(cx: &Cx<'_>, w: &Workload<'_>) -> Injection {
     let proxy = |c: View<'_>| c.str_at("name") == Some("istio-proxy");
-    if w.containers().chain(w.init_containers()).any(proxy) {
+    // Machines outside run a proxy of their own.
+    if w.obj.kind == Kind::WorkloadEntry || w.containers().chain(w.init_containers()).any(proxy) {
         return Injection::Yes;
     }
     if let Some(host) = w.pod.and_then(|p| p.get("hostNetwork"))
@@ -132,8 +133,9 @@ pub(super) fn no_sidecar(cx: &Cx<'_>, out: &mut Out) {
         let ns = known(ns);
         let which = ns.map_or_else(|| "the namespace".to_owned(), |ns| format!("namespace {ns}"));
         let target = ns.unwrap_or("NAMESPACE");
+        let f = Finding::at(loc, label);
         out.add(
-            Finding::at(loc, label)
+            if space.is_some() { f.related(first.labels_loc(), format!("pods of {names}")) } else { f }
                 .effect(WITHOUT)
                 .help(format!("kubectl label namespace {target} istio-injection=enabled, then restart the pods"))
                 .depends(format!("it is right if {which} is labelled istio-injection=enabled or istio.io/rev")),

@@ -182,3 +182,68 @@ fn a_chart_is_one_remark() {
     assert_eq!(codes(&report), ["SRN002"]);
     assert!(report.findings[0].help.as_deref().is_some_and(|h| h.starts_with("helm template web |")));
 }
+
+#[test]
+fn of_a_named_patch_the_kustomization_is_asked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let write = |path: &str, text: &str| {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("make it");
+        fs::write(&path, text).expect("write it");
+        path
+    };
+    let patch = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: cart}\nspec: {replicas: 3}\n";
+    write("over/kustomization.yaml", "resources: [../base]\npatches:\n- path: patches/replicas.yaml\n");
+    let path = write("over/patches/replicas.yaml", patch);
+    let report = check(sources::gather(&[path], &[]).inputs, &Options::default());
+    assert_eq!(lines(&report), Vec::<String>::new());
+    let alone = write("alone/replicas.yaml", patch);
+    assert_eq!(codes(&check(sources::gather(&[alone], &[]).inputs, &Options::default())), ["SRN012"]);
+}
+
+#[test]
+fn what_lacks_in_one_alternative_and_stands_in_another_is_not_missing() {
+    let route = |subset: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: cart}}\nspec:\n  hosts: [cart]\n  http:\n  - route:\n    - destination: {{host: cart, subset: {subset}}}\n"
+        )
+    };
+    let rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: cart}\nspec:\n  host: cart\n  subsets: [{name: v1, labels: {version: v1}}]\n";
+    let other = rule.replace("  subsets", "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}\n  subsets");
+    let (v1, v2) = (route("v1"), route("v2"));
+    // Two routes and two rules for them: whichever route is applied, a rule is there.
+    let files = [("all-v1.yaml", v1.as_str()), ("rule-mtls.yaml", other.as_str()), ("rule.yaml", rule), ("zz-v1.yaml", v1.as_str())];
+    assert_eq!(lines(&check_files(&files, false)), Vec::<String>::new());
+    // A subset that neither rule has is a mistake in the one route that names it.
+    let files = [("all-v1.yaml", v1.as_str()), ("rule-mtls.yaml", other.as_str()), ("rule.yaml", rule), ("zz-v2.yaml", v2.as_str())];
+    let report = check_files(&files, false);
+    assert_eq!(lines(&report).len(), 1, "{:?}", lines(&report));
+    assert!(lines(&report)[0].starts_with("zz-v2.yaml:8:"), "{:?}", lines(&report));
+}
+
+#[test]
+fn other_encodings_are_one_finding_that_says_which() {
+    let text = "apiVersion: v1\nkind: Service\n";
+    let units: Vec<u16> = text.encode_utf16().collect();
+    let le: Vec<u8> = units.iter().flat_map(|u| u.to_le_bytes()).collect();
+    let be: Vec<u8> = units.iter().flat_map(|u| u.to_be_bytes()).collect();
+    let marked = [&[0xff, 0xfe], le.as_slice()].concat();
+    for bytes in [le, be, marked] {
+        let report = check(vec![Input { path: "x.yaml".to_owned(), bytes, live: false }], &Options::default());
+        assert_eq!(lines(&report), ["x.yaml:1:1: error[SRN001]: the file is not YAML: this is UTF-16: save it as UTF-8"]);
+    }
+}
+
+#[test]
+fn json_values_one_after_another_are_objects() {
+    let text = "{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"a\"}, \"spec\": {\"ports\": [{\"port\": 80}]}}\n{\"apiVersion\": \"v1\", \"kind\": \"Service\", \"metadata\": {\"name\": \"b\"}, \"spec\": {\"prts\": []}}\n";
+    let report = check_files(&[("x.json", text)], false);
+    assert_eq!(report.stats.objects, 2);
+    assert_eq!(lines(&report).len(), 1);
+    assert!(lines(&report)[0].starts_with("x.json:2:77: error[SRN010]"), "{:?}", lines(&report));
+}
+
+#[test]
+fn keys_that_stand_twice_in_other_peoples_files_are_theirs() {
+    assert_eq!(lines(&check_files(&[("values.yaml", "a: 1\na: 2\n")], false)), Vec::<String>::new());
+}

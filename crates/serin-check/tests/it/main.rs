@@ -1,6 +1,7 @@
 //! Tests of the linter from outside: pages, fixes, output forms, corpora, hostile input.
 
 mod article;
+mod docs;
 mod fixes;
 mod good;
 mod hostile;

@@ -21,6 +21,29 @@ pub(crate) const RELEASE: &str = include_str!("../../../../examples/demo/canary-
 /// The version with a fault.
 pub(crate) const V3: &str = include_str!("../../../../examples/demo/my-app-v3.yaml");
 
+/// What `serin check` says of the article's files: each certain error with its place, and how many findings there are.
+pub(crate) fn judged() -> String {
+    let files = [
+        ("my-app-destination-rule.yaml", DESTINATION_RULE),
+        ("my-app-v1.yaml", V1),
+        ("my-app-v2.yaml", V2),
+        ("my-app-virtual-service.yaml", VIRTUAL_SERVICE),
+    ];
+    let inputs = files.map(|(path, text)| serin_check::Input { path: path.to_string(), bytes: text.into(), live: false });
+    let report = serin_check::check(inputs.into(), &serin_check::Options::default());
+    let errors =
+        report.findings.iter().filter(|f| f.severity == serin_check::Severity::Error && f.certainty == serin_check::Certainty::Certain);
+    let mut parts: Vec<String> = errors
+        .map(|f| {
+            let file = report.file(f.primary.loc);
+            let (line, column) = file.line_col(f.primary.loc.span.start);
+            format!("{}:{line}:{column}: error[{}]: {}", file.path, f.code, f.title)
+        })
+        .collect();
+    parts.push(format!("serin check: {}", serin_check::render::summary(&report).trim_end()));
+    parts.join("; ")
+}
+
 /// Who the demo is in managed fields: a person at a keyboard, and not Serin.
 pub(crate) const MANAGER: &str = "demo";
 
@@ -57,8 +80,9 @@ pub(crate) async fn create(cluster: &Cluster, objects: &[Value]) -> Result<(), F
         let (api_version, kind, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
         let tried = format!("create {kind} {name}");
-        let (resource, capabilities) =
-            pinned_kind(&cluster.client, &GroupVersionKind::gvk(group, version, &kind)).await.map_err(|e| cluster.failed(&format!("find kind {kind}"), &e))?;
+        let (resource, capabilities) = pinned_kind(&cluster.client, &GroupVersionKind::gvk(group, version, &kind))
+            .await
+            .map_err(|e| cluster.failed(&format!("find kind {kind}"), &e))?;
         let api: Api<DynamicObject> = match capabilities.scope {
             kube::discovery::Scope::Namespaced => Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &resource),
             kube::discovery::Scope::Cluster => Api::all_with(cluster.client.clone(), &resource),
@@ -68,4 +92,17 @@ pub(crate) async fn create(cluster: &Cluster, objects: &[Value]) -> Result<(), F
         api.create(&params, &parsed).await.map_err(|e| cluster.failed(&tried, &e))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_articles_files_are_judged_in_one_sentence() {
+        assert_eq!(
+            judged(),
+            "my-app-virtual-service.yaml:10:3: error[SRN301]: callers inside the mesh bypass this route; serin check: 4 files, 5 objects: 1 error, 2 warnings, 2 depend on the cluster"
+        );
+    }
 }

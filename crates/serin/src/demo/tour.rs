@@ -78,6 +78,7 @@ pub(crate) async fn tour(args: &DemoArgs, lab: &RunningLab, story: &Story, begin
     if let Some(why) = &found.because {
         story.fact("because", why)?;
     }
+    story.fact("check", &objects::judged())?;
     let mended = mend(&cluster, &service).await?;
     story.fact("mended", &mended.join("; "))?;
     let verified = measure(&cluster, &service, &traffic, story).await?;

@@ -140,9 +140,93 @@ fn the_cluster_settles_what_files_leave_open() {
     let bypass = of("SRN301").expect("the article's mistake");
     assert_eq!(bypass["certainty"], "certain");
     assert_eq!(bypass["file"], "live:virtualservice/default/my-app");
+    // The namespace lacks the label, and says so whether its objects or files are judged.
+    assert_eq!(of("SRN101").expect("no sidecar")["file"], "live:namespace/default");
     // A file about to be applied replaces the object of that name, and is judged with the rest.
     let file = lab.serin(&["check", "--live", "-o", "json", example("article/my-app-virtual-service.yaml").to_str().expect("a path")]);
     let report: serde_json::Value = serde_json::from_slice(&file.stdout).expect("JSON");
     let codes: Vec<&str> = report["findings"].as_array().into_iter().flatten().filter_map(|f| f["code"].as_str()).collect();
     assert!(codes.contains(&"SRN301") && !codes.contains(&"SRN306"), "{codes:?}");
+    let all = lab.serin(&["check", "--live", "-A", "-o", "short"]);
+    assert!(text(&all).contains("live:namespace/default:"), "{}", said(&all));
+    let files = ["my-app-v1.yaml", "my-app-v2.yaml"].map(|f| example(&format!("article/{f}")).to_string_lossy().into_owned());
+    let pods = lab.serin(&["check", "--live", "-o", "short", &files[0], &files[1]]);
+    assert!(text(&pods).contains("error[SRN101]"), "{}", said(&pods));
+    let elsewhere = lab.serin(&["check", "--live", "-n", "kube-system"]);
+    assert_eq!(elsewhere.status.code(), Some(0), "{}", said(&elsewhere));
+}
+
+#[test]
+fn a_cluster_out_of_reach_is_no_answer_and_says_what_to_type() {
+    let dir = article();
+    let config = "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]\nusers: [{name: u, user: {}}]\ncontexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\n";
+    fs::write(dir.path().join("kubeconfig"), config).expect("a file");
+    let out = serin(dir.path(), &["check", "--live", "--kubeconfig", "kubeconfig"], "");
+    assert_eq!(out.status.code(), Some(2), "{}", said(&out));
+    assert!(said(&out).contains("127.0.0.1:1 does not answer") && said(&out).contains("kubectl cluster-info"), "{}", said(&out));
+    assert!(text(&out).is_empty(), "{}", said(&out));
+}
+
+#[test]
+fn pipes_are_read_and_folders_do_not_wait_for_them() {
+    let dir = article();
+    let made = Command::new("mkfifo").arg(dir.path().join("pipe.yaml")).status().expect("mkfifo runs");
+    assert!(made.success());
+    std::os::unix::fs::symlink("nowhere", dir.path().join("gone.yaml")).expect("a link");
+    std::os::unix::fs::symlink("..", dir.path().join("loop")).expect("a link");
+    let out = serin(dir.path(), &["check", "-o", "short"], "");
+    assert_eq!(out.status.code(), Some(2), "a link to nowhere cannot be read: {}", said(&out));
+    assert!(said(&out).contains("cannot read gone.yaml") && text(&out).contains("SRN301"), "{}", said(&out));
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a, labels: {version: 1.0}}\n";
+    let piped = serin(dir.path(), &["check", "-o", "short", "/dev/stdin"], service);
+    assert_eq!(piped.status.code(), Some(1), "{}", said(&piped));
+    fs::write(dir.path().join("README"), "no manifest\n").expect("a file");
+    fs::write(dir.path().join("service.rendered"), service).expect("a file");
+    let named = serin(dir.path(), &["check", "-o", "short", "README", "service.rendered", "./service.rendered"], "");
+    assert_eq!(text(&named).lines().count(), 1, "{}", said(&named));
+}
+
+/// `UPDATE=1` writes it anew.
+#[test]
+fn the_readme_shows_what_is_said_of_the_articles_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let out = Command::new(SERIN)
+        .args(["check", "examples/article", "--color", "never"])
+        .current_dir(&root)
+        .env("COLUMNS", "80")
+        .env("LC_ALL", "C.UTF-8")
+        .output()
+        .expect("serin runs");
+    assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    let path = root.join("README.md");
+    let readme = fs::read_to_string(&path).expect("the readme");
+    let (before, rest) = readme.split_once("<!-- begin: serin check examples/article -->\n").expect("the block begins");
+    let (_, after) = rest.split_once("<!-- end -->").expect("the block ends");
+    let want = format!("{before}<!-- begin: serin check examples/article -->\n```\n{}```\n<!-- end -->{after}", text(&out));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &want).expect("the readme is written");
+    } else {
+        assert!(readme == want, "run UPDATE=1 cargo test -p serin the_readme_shows; it said\n{}", text(&out));
+    }
+}
+
+/// What the README says makes them silent does.
+#[test]
+fn the_articles_files_as_the_readme_mends_them_are_silent() {
+    let dir = article();
+    for name in ["my-app-v1.yaml", "my-app-v2.yaml"] {
+        let path = dir.path().join(name);
+        let old = fs::read_to_string(&path).expect("the file");
+        let probe = "        readinessProbe: {tcpSocket: {port: 8080}}\n        ports:\n";
+        let pods = "    metadata:\n      labels:\n        sidecar.istio.io/inject: \"true\"\n";
+        let new = old.replacen("        ports:\n", probe, 1).replacen("    metadata:\n      labels:\n", pods, 1);
+        assert!(new.contains("readinessProbe") && new.contains("inject"), "{new}");
+        fs::write(&path, new).expect("the file is written");
+    }
+    let path = dir.path().join("my-app-virtual-service.yaml");
+    let old = fs::read_to_string(&path).expect("the file");
+    fs::write(&path, old.replace("  gateways:\n  - my-gateway\n", "")).expect("the file is written");
+    let out = serin(dir.path(), &["check", "--complete"], "");
+    assert_eq!(out.status.code(), Some(0), "{}", said(&out));
+    assert_eq!(text(&out), "4 files, 5 objects: no findings\n");
 }

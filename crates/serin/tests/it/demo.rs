@@ -16,6 +16,8 @@ fn demo(flags: &[&str]) -> (Option<i32>, Value, String) {
 fn adds_up(summary: &Value, told: &str) {
     assert_eq!(summary["found"]["verdict"]["agrees"], false, "{told}");
     assert!(summary["found"]["because"].as_str().is_some_and(|b| b.contains("bypass")), "{told}");
+    let judged: String = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(judged.contains("check my-app-virtual-service.yaml:10:3: error[SRN301]: callers inside the mesh bypass this route; serin check: 4 files"), "{told}");
     assert_eq!(summary["mended"][0], "spec.gateways: [my-gateway] → [my-gateway, mesh]", "{told}");
     assert_eq!(summary["verified"]["verdict"]["agrees"], true, "{told}");
     let totals = &summary["totals"];

@@ -1,10 +1,11 @@
 //! The cluster's own objects as texts for the linter: one for each object, as a person would write it.
 //!
-//! All namespaces are read if that is allowed, as a route may lead to another; else the one of `-n`, and what was not
+//! Pods are read by their labels alone, and only those count that no kind of this list makes: what an operator runs
+//! stands behind Services too. All namespaces are read if that is allowed, as a route may lead to another; else the one of `-n`, and what was not
 //! read counts as unknown.
 
 use futures::future::join_all;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, ObjectMeta};
 use kube::core::{GroupVersionKind, TypeMeta};
 use serin_check::Input;
 
@@ -39,14 +40,19 @@ const WANTED: &[Wanted] = &[
     Wanted("networking.istio.io", ISTIO, "DestinationRule", "destinationrules", true),
     Wanted("networking.istio.io", ISTIO, "Gateway", "gateways", true),
     Wanted("networking.istio.io", ISTIO, "ServiceEntry", "serviceentries", true),
+    Wanted("networking.istio.io", ISTIO, "WorkloadEntry", "workloadentries", true),
     Wanted("networking.istio.io", ISTIO, "Sidecar", "sidecars", true),
     Wanted("networking.istio.io", &["v1alpha3"], "EnvoyFilter", "envoyfilters", true),
     Wanted("security.istio.io", &["v1", "v1beta1"], "AuthorizationPolicy", "authorizationpolicies", true),
     Wanted("security.istio.io", &["v1", "v1beta1"], "PeerAuthentication", "peerauthentications", true),
     Wanted("security.istio.io", &["v1", "v1beta1"], "RequestAuthentication", "requestauthentications", true),
     Wanted("telemetry.istio.io", &["v1", "v1alpha1"], "Telemetry", "telemetries", true),
+    Wanted("gateway.networking.k8s.io", &["v1", "v1beta1"], "HTTPRoute", "httproutes", true),
+    Wanted("gateway.networking.k8s.io", &["v1", "v1alpha2"], "GRPCRoute", "grpcroutes", true),
     Wanted("serin.dev", &["v1alpha1"], "CanaryRelease", "canaryreleases", true),
     Wanted("argoproj.io", &["v1alpha1"], "Rollout", "rollouts", true),
+    Wanted("argoproj.io", &["v1alpha1"], "Application", "applications", true),
+    Wanted("helm.toolkit.fluxcd.io", &["v2", "v2beta2"], "HelmRelease", "helmreleases", true),
     Wanted("flagger.app", &["v1beta1"], "Canary", "canaries", true),
     Wanted("keda.sh", &["v1alpha1"], "ScaledObject", "scaledobjects", true),
     Wanted("monitoring.coreos.com", &["v1"], "ServiceMonitor", "servicemonitors", true),
@@ -69,7 +75,7 @@ enum Answer {
 /// The cluster does not answer.
 pub(super) async fn read(args: &ClusterArgs) -> Result<Seen, Failure> {
     let cluster = args.connect().await?;
-    let answers = join_all(WANTED.iter().map(|w| one(&cluster, w))).await;
+    let (answers, pods) = tokio::join!(join_all(WANTED.iter().map(|w| one(&cluster, w))), pods(&cluster));
     let mut seen = Seen { inputs: Vec::new(), namespace: cluster.namespace.clone(), unread: Vec::new() };
     for (wanted, answer) in WANTED.iter().zip(answers) {
         let objects = match answer? {
@@ -85,7 +91,40 @@ pub(super) async fn read(args: &ClusterArgs) -> Result<Seen, Failure> {
         };
         seen.inputs.extend(objects.into_iter().map(text));
     }
+    match pods? {
+        Some(pods) => seen.inputs.extend(pods.into_iter().map(text)),
+        None => seen.unread.push("may not list pods of all namespaces".to_owned()),
+    }
     Ok(seen)
+}
+
+/// Makers of pods that are read themselves, or whose pods stand behind no Service.
+const MAKERS: [&str; 4] = ["ReplicaSet", "StatefulSet", "DaemonSet", "Job"];
+
+/// Pods that stand for themselves; `None`: may not be listed.
+async fn pods(cluster: &Cluster) -> Result<Option<Vec<DynamicObject>>, Failure> {
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods");
+    let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
+    let mut found = Vec::new();
+    let mut token = None;
+    loop {
+        let page = match api.list_metadata(&ListParams { limit: Some(PAGE), continue_token: token, ..ListParams::default() }).await {
+            Ok(page) => page,
+            Err(kube::Error::Api(status)) if status.code == 403 => return Ok(None),
+            Err(e) => return Err(cluster.failed("list pods", &e)),
+        };
+        let made =
+            |m: &ObjectMeta| m.owner_references.iter().flatten().any(|o| o.controller == Some(true) && MAKERS.contains(&o.kind.as_str()));
+        found.extend(page.items.into_iter().filter(|p| !made(&p.metadata)).map(|p| DynamicObject {
+            types: Some(TypeMeta { api_version: "v1".to_owned(), kind: "Pod".to_owned() }),
+            metadata: p.metadata,
+            data: serde_json::json!({}),
+        }));
+        token = page.metadata.continue_.filter(|t| !t.is_empty());
+        if token.is_none() {
+            return Ok(Some(found));
+        }
+    }
 }
 
 async fn one(cluster: &Cluster, wanted: &Wanted) -> Result<Answer, Failure> {

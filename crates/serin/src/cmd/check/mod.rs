@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use serin_check::{Deny, Input, Options, Report, config, fix, render, sources, unknown_codes};
+use serin_check::{Deny, Input, ObjectName, Options, Report, config, fix, render, sources, unknown_codes};
 
 use crate::cluster::ClusterArgs;
 use crate::exit::{Exit, Failure, Outcome};
@@ -140,11 +140,14 @@ pub(crate) async fn run(args: CheckArgs, cluster: &ClusterArgs, color: out::Colo
 fn finish(args: &CheckArgs, mut report: Report, others: usize, only_in: Option<&str>, deny: Deny, color: bool, unread: bool) -> Outcome {
     report.stats.others += others;
     if let Some(namespace) = only_in {
-        report.findings.retain(|f| f.object.as_ref().is_some_and(|o| o.namespace.as_deref() == Some(namespace)));
+        let of_it = |o: &ObjectName| o.namespace.as_deref() == Some(namespace) || o.kind == "Namespace" && o.name == namespace;
+        report.findings.retain(|f| f.object.as_ref().is_some_and(of_it));
     }
     if let Some(path) = &args.baseline {
         let text = read(path)?;
-        let known = report.without_known(&text).map_err(|why| Failure::new(format!("{} is no report of serin check: {why}", path.display())).hint("serin check -o json > baseline.json"))?;
+        let known = report.without_known(&text).map_err(|why| {
+            Failure::new(format!("{} is no report of serin check: {why}", path.display())).hint("serin check -o json > baseline.json")
+        })?;
         if known > 0 {
             out::talk(&format!("{known} known findings left out ({})", path.display()));
         }
@@ -190,7 +193,9 @@ fn settings(args: &CheckArgs) -> Result<(Options, Deny, Vec<String>), Failure> {
     };
     let config = match path {
         None => config::Config::default(),
-        Some(path) => config::read(&path.display().to_string(), &read(&path)?).map_err(|problems| Failure::new(problems.join("\nserin: ")))?,
+        Some(path) => {
+            config::read(&path.display().to_string(), &read(&path)?).map_err(|problems| Failure::new(problems.join("\nserin: ")))?
+        }
     };
     let unknown = unknown_codes(args.select.iter().chain(&args.ignore).map(String::as_str));
     if !unknown.is_empty() {
