@@ -95,7 +95,8 @@ pub(crate) struct Change {
     pub(crate) weights: Option<BTreeMap<String, u32>>,
     /// Who writes them.
     pub(crate) by: Option<String>,
-    /// A person's request: `resume`, `promote`, `promote --full`, `pause`, `retry`, `abort`, `abort --force`.
+    /// A person's request: `resume`, `promote`, `promote --full`, `pause`, `retry`, `abort`, `abort --force`,
+    /// `set-weight 30%`, `rollback`, `rollback --now`.
     pub(crate) request: Option<String>,
     /// The rollout the request means, if not whatever runs.
     pub(crate) rollout: Option<String>,
@@ -357,7 +358,12 @@ impl World {
                 "retry" => RequestAction::Retry,
                 "abort" => RequestAction::Abort,
                 "abort --force" => RequestAction::AbortForced,
-                other => panic!("no such request: {other}"),
+                "rollback" => RequestAction::Rollback,
+                "rollback --now" => RequestAction::RollbackNow,
+                other => match other.strip_prefix("set-weight ").map(Weight::parse) {
+                    Some(Ok(share)) => RequestAction::SetWeight(share),
+                    _ => panic!("no such request: {other}"),
+                },
             };
             let id = format!("r{}", self.next_request);
             self.next_request += 1;

@@ -13,6 +13,9 @@ pub const PLURAL: &str = "canaryreleases";
 /// The field manager of all that Serin writes, controller and command line alike.
 pub const FIELD_MANAGER: &str = "serin";
 
+/// On a CanaryRelease: nothing moves forward until it is taken off; its value says who froze it and why.
+pub const FREEZE: &str = "serin.dev/freeze";
+
 /// On a CanaryRelease: what a person asks for; see `request`.
 pub const REQUEST: &str = "serin.dev/request";
 /// On a CanaryRelease: a person's abort. It wins over any request.

@@ -231,7 +231,7 @@ fn conditions(r: &Rendering<'_>) -> Vec<Condition> {
     let stalled: Option<(&str, String)> = match &state.phase {
         Phase::RolledBack { .. } => Some(("TakenBack", has(|x| matches!(x, Reason::TakenBack { .. })).map_or_else(|| message.clone(), ToString::to_string))),
         Phase::Paused(_, cause @ PauseCause::Drift { .. }) => Some(("Drift", cause.to_string())),
-        _ => has(|x| matches!(x, Reason::Obstacle { .. })).map(|x| (x.code(), x.to_string())),
+        _ => has(|x| matches!(x, Reason::Obstacle { .. } | Reason::PutBackUndone { .. })).map(|x| (x.code(), x.to_string())),
     };
     let down = has(|x| matches!(x, Reason::StableDown { .. } | Reason::DesiredMissing { .. }));
     let missing = state.stable.is_none();

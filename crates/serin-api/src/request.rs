@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use serin_core::observe::{Request, RequestAction};
-use serin_core::units::Timestamp;
+use serin_core::units::{Timestamp, Weight};
 
 /// The annotation's fields. All but `action` may be absent, so that a person can write one by hand.
 #[derive(Serialize, Deserialize)]
@@ -20,6 +20,9 @@ struct Wire {
     /// Counted from 1, as the status shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     step: Option<usize>,
+    /// Of `setWeight`: as `30%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     who: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -29,18 +32,26 @@ struct Wire {
 }
 
 /// Words of the actions, as annotations and people write them.
-const ACTIONS: [(&str, RequestAction); 7] = [
+const ACTIONS: [(&str, RequestAction); 9] = [
     ("promote", RequestAction::Promote),
     ("promoteFull", RequestAction::PromoteFull),
     ("pause", RequestAction::Pause),
     ("resume", RequestAction::Resume),
     ("retry", RequestAction::Retry),
+    ("rollback", RequestAction::Rollback),
+    ("rollbackNow", RequestAction::RollbackNow),
     ("abort", RequestAction::Abort),
     ("abortForced", RequestAction::AbortForced),
 ];
 
+/// The one action that takes a weight.
+const SET_WEIGHT: &str = "setWeight";
+
 /// The word for an action.
 pub fn action_word(action: RequestAction) -> &'static str {
+    if let RequestAction::SetWeight(_) = action {
+        return SET_WEIGHT;
+    }
     ACTIONS.iter().find(|(_, a)| *a == action).map_or("unknown", |(word, _)| word)
 }
 
@@ -51,6 +62,7 @@ pub fn request_annotation(request: &Request) -> String {
         id: request.id.clone(),
         rollout: request.rollout.clone(),
         step: request.step.map(|s| s + 1),
+        weight: if let RequestAction::SetWeight(share) = request.action { Some(share.to_string()) } else { None },
         who: request.who.clone(),
         why: request.why.clone(),
         time: crate::render::time(request.at),
@@ -68,10 +80,17 @@ pub fn request_of(text: &str, now: Timestamp) -> Result<Request, String> {
         format!("annotation {} is not read ({e}): write {{\"action\": \"pause\"}}, or use: serin pause NAME", crate::names::REQUEST)
     })?;
     let known = ACTIONS.iter().find(|(word, _)| *word == wire.action).map(|(_, a)| *a);
-    let action = known.ok_or_else(|| match wire.action.as_str() {
-        "set-weight" | "setWeight" | "skip" => format!("not supported yet: request {:?}", wire.action),
-        other => format!("request {other:?} is unknown: promote, promoteFull, pause, resume, retry"),
-    })?;
+    let action = match (known, wire.action.as_str(), &wire.weight) {
+        (Some(_), word, Some(_)) => return Err(format!("request {word:?} takes no weight; {SET_WEIGHT} does")),
+        (Some(action), _, None) => action,
+        (None, SET_WEIGHT, Some(weight)) => RequestAction::SetWeight(Weight::parse(weight)?),
+        (None, SET_WEIGHT, None) => return Err(format!("request {SET_WEIGHT:?} needs a weight: {{\"action\": {SET_WEIGHT:?}, \"weight\": \"30%\"}}")),
+        (None, "skip", _) => return Err("not supported yet: request \"skip\"; promote leaves the step that runs".to_string()),
+        (None, other, _) => {
+            let words: Vec<&str> = ACTIONS.iter().map(|(word, _)| *word).chain([SET_WEIGHT]).filter(|w| !w.starts_with("abort")).collect();
+            return Err(format!("request {other:?} is unknown: {}", words.join(", ")));
+        }
+    };
     read(wire, action, text, now)
 }
 
@@ -121,7 +140,7 @@ mod tests {
 
     #[test]
     fn requests_read_as_they_are_written() {
-        for (_, action) in ACTIONS {
+        for action in ACTIONS.iter().map(|(_, a)| *a).chain(["0", "30", "0.5%"].map(|w| RequestAction::SetWeight(Weight::parse(w).expect("a weight")))) {
             let request = Request {
                 id: "a1".into(),
                 action,
@@ -145,7 +164,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused_with_what_to_write() {
-        for text in ["pause", "{}", r#"{"action":"fly"}"#, r#"{"action":"pause","tiem":""}"#, r#"{"action":"skip"}"#, r#"{"action":"pause","time":"noon"}"#, r#"{"action":"pause","step":0}"#] {
+        for text in ["pause", "{}", r#"{"action":"fly"}"#, r#"{"action":"pause","tiem":""}"#, r#"{"action":"skip"}"#, r#"{"action":"pause","time":"noon"}"#, r#"{"action":"pause","step":0}"#, r#"{"action":"setWeight"}"#, r#"{"action":"setWeight","weight":"150"}"#, r#"{"action":"pause","weight":"10"}"#] {
             assert!(request_of(text, NOW).is_err(), "{text}");
         }
     }

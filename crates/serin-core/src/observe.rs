@@ -219,6 +219,12 @@ pub enum RequestAction {
     Resume,
     /// Try the version again that was rolled back.
     Retry,
+    /// Give the canary this share, and stay there until resumed.
+    SetWeight(Weight),
+    /// After a promotion: back to the version that served before, once it has pods enough.
+    Rollback,
+    /// As `Rollback`, without waiting for more pods than one.
+    RollbackNow,
     /// Back to stable.
     Abort,
     /// Back to stable even though stable has no ready pod.
@@ -234,6 +240,9 @@ impl core::fmt::Display for RequestAction {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Retry => "retry",
+            Self::SetWeight(share) => return write!(f, "set-weight {share}"),
+            Self::Rollback => "rollback",
+            Self::RollbackNow => "rollback --now",
             Self::Abort => "abort",
             Self::AbortForced => "abort --force",
         })

@@ -36,6 +36,10 @@ pub enum Reason {
     TakenBack { canary: VersionName, why: String },
     /// Somebody moved weights while nothing runs.
     DriftAtRest { manager: String, version: VersionName, to: Weight },
+    /// It moved them to a version without the pods for it; put back, this once.
+    PutBack { manager: String, version: VersionName, to: Weight, ready: u32, needed: u32 },
+    /// And again, after it was put back.
+    PutBackUndone { manager: String, version: VersionName, to: Weight, ready: u32, needed: u32 },
     /// Stable's pod template changed outside a rollout.
     StableChanged { stable: VersionName },
 
@@ -190,6 +194,8 @@ impl Reason {
             Self::Braked { .. } => "Braked",
             Self::TakenBack { .. } => "TakenBack",
             Self::DriftAtRest { .. } => "DriftAtRest",
+            Self::PutBack { .. } => "PutBack",
+            Self::PutBackUndone { .. } => "PutBackUndone",
             Self::StableChanged { .. } => "StableChanged",
             Self::Adopted { .. } => "Adopted",
             Self::Started { .. } => "Started",
@@ -245,6 +251,13 @@ impl fmt::Display for Reason {
             Self::Braked { by } => write!(f, "nothing moves forward: {by}"),
             Self::TakenBack { canary, why } => write!(f, "{canary} was taken back: {why}; it is not tried again until it changes or someone retries"),
             Self::DriftAtRest { manager, version, to } => write!(f, "{manager} gave {version} {to} of the requests; no rollout runs, so Serin leaves it"),
+            Self::PutBack { manager, version, to, ready, needed } => {
+                write!(f, "{manager} gave {version} {to} of the requests, for which it needs {needed} ready pods and has {ready}: put back, this once")
+            }
+            Self::PutBackUndone { manager, version, to, ready, needed } => write!(
+                f,
+                "{manager} gives {version} {to} of the requests again, for which it needs {needed} ready pods and has {ready}; it was put back once and is not fought over: set the weights in what {manager} applies"
+            ),
             Self::StableChanged { stable } => write!(f, "{stable} changed its pod template in place: no canary can be made of the version that serves"),
             Self::Adopted { stable, canary, share, step } => {
                 write!(f, "found {canary} at {share} beside {stable}: paused at step {} until someone resumes", step + 1)

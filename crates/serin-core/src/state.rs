@@ -38,6 +38,22 @@ pub struct State {
     pub history: Vec<Past>,
     /// Rollouts begun so far: makes the next uid.
     pub rollouts: u64,
+    /// A weight at rest that led to too few pods, and was put back.
+    #[serde(default)]
+    pub put_back: Option<PutBack>,
+}
+
+/// What was put back at rest. It is done once: who writes it again is named, and nobody fights.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutBack {
+    /// The version that had too few pods.
+    pub version: VersionName,
+    /// Who had given it the weight.
+    pub manager: String,
+    /// When it was first asked for.
+    pub at: Timestamp,
+    /// Whether the routes have shown it since.
+    pub seen: bool,
 }
 
 /// A version: what the label says, which Deployment, and which template.
@@ -158,6 +174,13 @@ pub struct Target {
     pub seen: Option<Timestamp>,
 }
 
+impl Target {
+    /// The share that the routes have while the target is not seen: what was before.
+    pub fn stands(&self) -> Weight {
+        if self.seen.is_some() { self.share } else { self.before }
+    }
+}
+
 /// Requests of both arms since a rollout began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Served {
@@ -192,6 +215,17 @@ pub enum PauseCause {
         who: String,
         /// Why, may be empty.
         why: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// A person set this weight.
+    WeightSet {
+        /// Who.
+        who: String,
+        /// Why, may be empty.
+        why: String,
+        /// The share that was asked for.
+        to: Weight,
         /// When.
         at: Timestamp,
     },
@@ -237,6 +271,15 @@ pub enum EndCause {
     },
     /// A confirm step ran out of its time, and the plan says to go back.
     Inconclusive,
+    /// After its promotion a person wants back what served before, which is `Rollout::stable` here.
+    Rollback {
+        /// Who.
+        who: String,
+        /// Why, may be empty.
+        why: String,
+        /// Without waiting for more than one ready pod.
+        now: bool,
+    },
 }
 
 /// A request that was dealt with.
@@ -305,6 +348,7 @@ impl State {
             handled: Vec::new(),
             history: Vec::new(),
             rollouts: 0,
+            put_back: None,
         }
     }
 
@@ -346,6 +390,8 @@ impl fmt::Display for PauseCause {
             Self::Plan { until: Some(_) } => f.write_str("paused by the plan, for a time"),
             Self::Person { who, why, .. } if why.is_empty() => write!(f, "paused by {who}, until someone resumes"),
             Self::Person { who, why, .. } => write!(f, "paused by {who} ({why}), until someone resumes"),
+            Self::WeightSet { who, why, to, .. } if why.is_empty() => write!(f, "{to} was set by {who}, until someone resumes"),
+            Self::WeightSet { who, why, to, .. } => write!(f, "{to} was set by {who} ({why}), until someone resumes"),
             Self::Adopted => f.write_str("the split was there when Serin came: paused until someone resumes"),
             Self::Drift { manager, to, .. } => {
                 write!(f, "paused: weights were changed by {manager} to {}/{}; resume sets the step's weight again", to.rest(), to)
@@ -367,6 +413,8 @@ impl fmt::Display for EndCause {
             Self::CanaryGone => f.write_str("its Deployment is gone"),
             Self::Superseded { by } => write!(f, "{by} is wanted instead"),
             Self::Inconclusive => f.write_str("the step had no answer in its time, and the plan says to go back"),
+            Self::Rollback { who, why, .. } if why.is_empty() => write!(f, "rolled back by {who}"),
+            Self::Rollback { who, why, .. } => write!(f, "rolled back by {who}: {why}"),
         }
     }
 }

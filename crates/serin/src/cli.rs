@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Explain(cmd::explain::ExplainArgs),
     /// Print the manifests that a cluster needs
     Install(cmd::install::InstallArgs),
+    /// Print the manifests that a cluster needs no more
+    Uninstall(cmd::install::UninstallArgs),
     /// Run the controller
     Controller(On<cmd::controller::ControllerArgs>),
     /// List releases
@@ -59,8 +61,16 @@ pub(crate) enum Command {
     Resume(On<cmd::request::ResumeArgs>),
     /// Take the canary back: all traffic to stable, at once
     Abort(On<cmd::abort::AbortArgs>),
+    /// Give the canary this share of the requests, and stay there until resumed
+    SetWeight(On<cmd::request::SetWeightArgs>),
+    /// After a promotion: back to the version that served before
+    Rollback(On<cmd::request::RollbackArgs>),
     /// Try a version again that was taken back
     Retry(On<cmd::request::RetryArgs>),
+    /// Let no release move forward; each may go back
+    Freeze(On<cmd::freeze::FreezeArgs>),
+    /// End a freeze: what waited goes on
+    Thaw(On<cmd::freeze::ThawArgs>),
     /// The last rollouts: versions, outcome, why, what each served
     History(On<cmd::history::HistoryArgs>),
     /// Send bounded traffic and test the measured split against the weights
@@ -127,6 +137,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Bench(args) => cmd::bench::run(args).await,
         Command::Completions(args) => cmd::completions::run(&args),
         Command::Install(args) => cmd::install::run(&args),
+        Command::Uninstall(args) => cmd::install::uninstall(&args),
         Command::Explain(args) => cmd::explain::run(&args),
         other => tokio::select! {
             outcome = ask(other, color) => outcome,
@@ -145,11 +156,15 @@ async fn ask(command: Command, color: out::Color) -> Result<Exit, Failure> {
         Command::Promote(args) => cmd::request::promote(args.args, &args.cluster).await,
         Command::Pause(args) => cmd::request::pause(args.args, &args.cluster).await,
         Command::Resume(args) => cmd::request::resume(args.args, &args.cluster).await,
+        Command::SetWeight(args) => cmd::request::set_weight(args.args, &args.cluster).await,
+        Command::Rollback(args) => cmd::request::rollback(args.args, &args.cluster).await,
         Command::Retry(args) => cmd::request::retry(args.args, &args.cluster).await,
+        Command::Freeze(args) => cmd::freeze::freeze(args.args, &args.cluster).await,
+        Command::Thaw(args) => cmd::freeze::thaw(args.args, &args.cluster).await,
         Command::Abort(args) => cmd::abort::run(args.args, &args.cluster).await,
         Command::History(args) => cmd::history::run(args.args, &args.cluster).await,
         Command::Verify(args) => cmd::verify::run(args.args, &args.cluster).await,
-        Command::Bench(_) | Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Explain(_) | Command::Install(_) => {
+        Command::Bench(_) | Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Explain(_) | Command::Install(_) | Command::Uninstall(_) => {
             Err(Failure::new("this command does not run here"))
         }
     }

@@ -7,7 +7,7 @@ use serin_api::status::{CanaryReleaseStatus, Checkpoint};
 use serin_api::{CheckpointError, checkpoint, state_of};
 use serin_core::observe::{RequestAction, SourceProblem};
 use serin_core::reason::{Measured, Reason};
-use serin_core::state::{Down, Bake, EndCause, Handled, Hurry, Outcome, Past, PauseCause, Phase, Rollout, Served, State, Target, Version};
+use serin_core::state::{PutBack, Down, Bake, EndCause, Handled, Hurry, Outcome, Past, PauseCause, Phase, Rollout, Served, State, Target, Version};
 use serin_core::stats::{Analysis, Batch, Counting, Counts, MetricTest, Settings, Split, Test};
 use serin_core::units::{Timestamp, VersionName, Weight};
 
@@ -122,6 +122,7 @@ fn end_cause() -> BoxedStrategy<EndCause> {
         (measured, number(), number(), number()).prop_map(|(measured, margin, ratio, alpha)| EndCause::Harm(Reason::Harm { measured, margin, ratio, alpha })),
         (text(), text(), any::<bool>()).prop_map(|(who, why, force)| EndCause::Abort { who, why, force }),
         Just(EndCause::Mark),
+        (text(), text(), any::<bool>()).prop_map(|(who, why, now)| EndCause::Rollback { who, why, now }),
         name().prop_map(|by| EndCause::Superseded { by }),
     ]
     .boxed()
@@ -132,6 +133,7 @@ fn phase() -> BoxedStrategy<Phase> {
         prop::option::of(at()).prop_map(|until| PauseCause::Plan { until }),
         (text(), text(), at()).prop_map(|(who, why, at)| PauseCause::Person { who, why, at }),
         Just(PauseCause::Adopted),
+        (text(), text(), share(), at()).prop_map(|(who, why, to, at)| PauseCause::WeightSet { who, why, to, at }),
         (text(), share(), at()).prop_map(|(manager, to, at)| PauseCause::Drift { manager, to, at }),
     ];
     prop_oneof![
@@ -156,13 +158,13 @@ prop_compose! {
         retirable in prop::collection::vec((name(), at()), 0..3),
         handled in prop::collection::vec((text(), text(), at(), prop::option::of(text())), 0..3),
         history in prop::collection::vec((text(), name(), name(), text(), at(), any::<u32>(), served(), share()), 0..3),
-        rollouts in any::<u64>(),
+        (rollouts, put_back) in (any::<u64>(), prop::option::of((name(), text(), at(), any::<bool>()).prop_map(|(version, manager, at, seen)| PutBack { version, manager, at, seen }))),
     ) -> State {
         let handled = handled.into_iter().map(|(id, who, at, refused)| Handled { id, action: RequestAction::PromoteFull, who, at, refused }).collect();
         let history = history.into_iter().map(|(uid, stable, canary, why, started, took, served, highest)| Past {
             uid, stable, canary, outcome: Outcome::RolledBack, why, started, took: Duration::from_millis(u64::from(took)), served, highest,
         }).collect();
-        State { seq, phase, stable, desired, judged, failed, retirable, handled, history, rollouts }
+        State { seq, phase, stable, desired, judged, failed, retirable, handled, history, rollouts, put_back }
     }
 }
 

@@ -141,12 +141,9 @@ pub(crate) fn release(object: &DynamicObject) -> Release {
         status: json("status"),
         request: annotation(names::REQUEST),
         abort: annotation(names::ABORT),
-        freeze: annotation(FREEZE),
+        freeze: annotation(names::FREEZE),
     }
 }
-
-/// On a CanaryRelease: nothing moves forward until it is taken off; its value says who froze it and why.
-pub(crate) const FREEZE: &str = "serin.dev/freeze";
 
 pub(crate) fn deployment(object: &DynamicObject) -> Deployment {
     let data = &object.data;

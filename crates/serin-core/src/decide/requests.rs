@@ -11,6 +11,7 @@ use super::Look;
 use crate::action::{Action, Severity};
 use crate::observe::{Request, RequestAction};
 use crate::reason::Reason;
+use crate::stats::Split;
 use crate::state::{EndCause, Handled, Hurry, PauseCause, Phase, REMEMBERED, Rollout, Target};
 use crate::units::Weight;
 
@@ -60,7 +61,17 @@ impl Look<'_> {
         {
             return Err(format!("it was meant for step {}, and step {} runs", step + 1, rollout.step + 1));
         }
-        let forward = matches!(request.action, RequestAction::Promote | RequestAction::PromoteFull | RequestAction::Resume);
+        if let RequestAction::SetWeight(to) = request.action {
+            let most = (0..self.plan.spec().steps.len()).map(|i| self.plan.weight_at(i)).max().unwrap_or(Weight::ZERO);
+            if to > most {
+                return Err(format!("the plan goes to {most} at most before promotion; promote --full goes through its steps to 100 %"));
+            }
+        }
+        let forward = match request.action {
+            RequestAction::Promote | RequestAction::PromoteFull | RequestAction::Resume => true,
+            RequestAction::SetWeight(to) => to > rollout.weight.stands(),
+            _ => false,
+        };
         match self.brake() {
             Some(brake) if forward => Err(brake.to_string()),
             Some(_) | None => Ok(()),
@@ -117,6 +128,59 @@ impl Look<'_> {
                     (phase, Err("a rollout runs; no version is rolled back".into()))
                 }
             },
+            RequestAction::SetWeight(to) => match phase {
+                Phase::Progressing(r) => self.set_weight(r, Phase::Progressing, to, request),
+                Phase::Paused(r, cause) => self.set_weight(r, |r| Phase::Paused(r, cause), to, request),
+                Phase::Promoting(r) if r.weight.share < Weight::ALL => self.set_weight(r, Phase::Promoting, to, request),
+                Phase::Promoting(_) => (phase, Err("the canary has every request already; abort takes it back".into())),
+                Phase::Preparing(_) => (phase, Err("the rollout is being prepared; ask again once its first step runs".into())),
+                Phase::Idle | Phase::RollingBack(..) | Phase::RolledBack { .. } => nothing_runs(phase, "give a weight to"),
+            },
+            RequestAction::Rollback | RequestAction::RollbackNow => self.roll_back_asked(phase, request),
+        }
+    }
+
+    /// A weight by hand: the step that it belongs to, paused there.
+    fn set_weight(&mut self, mut r: Rollout, as_it_was: impl FnOnce(Rollout) -> Phase, to: Weight, request: &Request) -> (Phase, Result<String, String>) {
+        let from = r.weight.stands();
+        let under_way = |s: &crate::observe::Split| s.share(&r.canary.name).is_some_and(|w| w != from);
+        if self.seen.routes.iter().flat_map(|r| &r.splits).any(under_way) {
+            let because = format!("the routes are on their way from {from} to {}; ask again once all show it", r.weight.share);
+            return (as_it_was(r), Err(because));
+        }
+        let cause = PauseCause::WeightSet { who: request.who.clone(), why: request.why.clone(), to, at: self.now };
+        let effect = format!("{} {from} → {to}, and stays there until someone resumes", r.canary);
+        r.hurry = Hurry::No;
+        r.step = self.first_step_of_at_least(to);
+        if from != to || r.weight.share != to {
+            r.weight = Target { share: to, before: from, seen: None };
+            r.step_since = self.now;
+            r.split = Split::default();
+            r.analysis.start_step();
+        }
+        (Phase::Paused(r, cause), Ok(effect))
+    }
+
+    /// Back to what served before the last promotion.
+    fn roll_back_asked(&mut self, phase: Phase, request: &Request) -> (Phase, Result<String, String>) {
+        let now = request.action == RequestAction::RollbackNow;
+        let cause = EndCause::Rollback { who: request.who.clone(), why: request.why.clone(), now };
+        match phase {
+            Phase::Idle | Phase::RolledBack { .. } => match self.bring_back() {
+                Ok(rollout) => {
+                    let effect = format!("{} serves again instead of {}, as soon as it can", rollout.stable, rollout.canary);
+                    (Phase::RollingBack(rollout, cause), Ok(effect))
+                }
+                Err(because) => (phase, Err(because)),
+            },
+            Phase::RollingBack(r, EndCause::Rollback { .. }) => {
+                let effect = format!("{} is being brought back", r.stable);
+                (Phase::RollingBack(r, cause), Ok(effect))
+            }
+            Phase::RollingBack(..) => (phase, Ok("it goes back already".into())),
+            Phase::Preparing(_) | Phase::Progressing(_) | Phase::Paused(..) | Phase::Promoting(_) => {
+                (phase, Err("a rollout runs, so nothing was promoted that could be rolled back; abort takes the canary back".into()))
+            }
         }
     }
 
@@ -167,7 +231,7 @@ impl Look<'_> {
         let share = if promoting { Weight::ALL } else { self.plan.weight_at(r.step) };
         let before = match cause {
             PauseCause::Drift { to, .. } => *to,
-            PauseCause::Plan { .. } | PauseCause::Person { .. } | PauseCause::Adopted | PauseCause::Unreachable => r.weight.share,
+            PauseCause::Plan { .. } | PauseCause::Person { .. } | PauseCause::WeightSet { .. } | PauseCause::Adopted | PauseCause::Unreachable => r.weight.stands(),
         };
         let effect = format!("{} {before} → {share}", r.canary);
         if before != share {

@@ -7,11 +7,11 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::{Look, version_of};
-use crate::action::Severity;
+use crate::action::{Action, Guard, Severity};
 use crate::observe::Workload;
 use crate::plan::Step;
 use crate::reason::Reason;
-use crate::state::{Down, Hurry, PauseCause, Phase, Rollout, Served, State, Target, Version};
+use crate::state::{Down, Hurry, Outcome, PauseCause, Phase, PutBack, Rollout, Served, State, Target, Version};
 use crate::stats::{Analysis, Split};
 use crate::units::{VersionName, Weight};
 
@@ -94,8 +94,13 @@ impl Look<'_> {
         }
         let stray = self.shares_found().into_iter().find(|(v, w)| *v != stable.name && *w > Weight::ZERO);
         let wanted = self.wanted();
+        if stray.is_none()
+            && let Some(put_back) = &mut self.next.put_back
+        {
+            put_back.seen = true;
+        }
         if let Some((version, to)) = stray {
-            self.say(Reason::DriftAtRest { manager: self.manager(), version, to });
+            self.stray(&stable, version, to);
         } else if let Some(wanted) = wanted {
             return self.start(phase, wanted);
         } else if let Some(desired) = self.plan.spec().desired.clone()
@@ -115,6 +120,64 @@ impl Look<'_> {
         phase
     }
 
+    /// At rest somebody gave a version weight. Where it has the pods for it that is his to do, and only said; where it has not, requests
+    /// fail: it is put back, once.
+    fn stray(&mut self, stable: &Version, version: VersionName, to: Weight) {
+        let manager = self.manager();
+        let full_size = self.workload(stable).map_or(0, Workload::capacity);
+        let needed = to.pods(full_size).max(1);
+        let ready = self.seen.workloads.iter().find(|w| w.version == version).map_or(0, Workload::capacity);
+        // Back means to stable, so it has to be there; and the owner's brake is not overridden.
+        if ready >= needed || full_size == 0 || self.plan.spec().suspend || self.seen.obstacle.is_some() {
+            self.say(Reason::DriftAtRest { manager, version, to });
+            return;
+        }
+        let rewritten = |at| self.seen.routes.iter().filter_map(|r| r.manager.as_ref()).any(|(_, written)| *written > at);
+        match &self.next.put_back {
+            Some(before) if before.version == version && (before.seen || rewritten(before.at)) => {
+                self.say(Reason::PutBackUndone { manager, version, to, ready, needed });
+                return;
+            }
+            Some(before) if before.version == version => self.say(Reason::PutBack { manager, version: version.clone(), to, ready, needed }),
+            Some(_) | None => {
+                self.next.put_back = Some(PutBack { version: version.clone(), manager: manager.clone(), at: self.now, seen: false });
+                self.tell(Severity::Warning, Reason::PutBack { manager, version: version.clone(), to, ready, needed });
+            }
+        }
+        for route in self.seen.routes.iter().filter(|r| r.splits.iter().any(|s| s.share(&version).is_some_and(|w| w > Weight::ZERO))) {
+            self.actions.push(Action::SetWeights {
+                route: route.object.clone(),
+                stable: stable.name.clone(),
+                canary: version.clone(),
+                share: Weight::ZERO,
+                guard: Guard::Back,
+            });
+        }
+    }
+
+    /// After a promotion: the rollout whose end brings the version back that served before.
+    ///
+    /// # Errors
+    /// Why there is none to bring back.
+    pub(super) fn bring_back(&mut self) -> Result<Rollout, alloc::string::String> {
+        let stable = self.next.stable.clone().ok_or("no version serves yet")?;
+        let mut promotions = self.next.history.iter().rev().filter(|p| p.outcome == Outcome::Promoted && p.canary == stable.name);
+        let old = promotions.next().ok_or_else(|| format!("no promotion of {stable} is remembered, so there is nothing to go back to"))?.stable.clone();
+        let find = |name: &VersionName| self.seen.workloads.iter().find(|w| w.version == *name);
+        let before = find(&old).ok_or_else(|| format!("the Deployment of {old} is gone: apply it again first"))?;
+        let serving = self.workload(&stable).ok_or_else(|| format!("the Deployment of {stable}, which serves, is gone"))?;
+        if self.seen.routes.is_empty() {
+            return Err("no route sends to the service".into());
+        }
+        let mut rollout = self.new_rollout(&version_of(before), serving);
+        // Full size is that of the version that serves: as many have to take over from it.
+        rollout.full_size = serving.capacity().max(1);
+        rollout.weight = Target { share: Weight::ALL, before: Weight::ALL, seen: Some(self.now) };
+        self.next.rollouts += 1;
+        self.next.retirable.retain(|(v, _)| *v != old);
+        Ok(rollout)
+    }
+
     fn start(&mut self, phase: Phase, wanted: &Workload) -> Phase {
         let Some(stable) = self.next.stable.clone() else { return phase };
         if let Some(brake) = self.brake() {
@@ -127,6 +190,7 @@ impl Look<'_> {
         }
         let rollout = self.new_rollout(&stable, wanted);
         self.next.rollouts += 1;
+        self.next.put_back = None;
         // From here on it is no news: only a change of its template makes it wanted again.
         self.next.judged.push(rollout.canary.clone());
         self.next.retirable.retain(|(v, _)| *v != rollout.canary.name);
@@ -159,7 +223,7 @@ impl Look<'_> {
         }
     }
 
-    fn first_step_of_at_least(&self, share: Weight) -> usize {
+    pub(super) fn first_step_of_at_least(&self, share: Weight) -> usize {
         let steps = &self.plan.spec().steps;
         let fits = |s: &Step| matches!(s, Step::Weight { weight, .. } if *weight >= share);
         let last = || steps.iter().rposition(|s| matches!(s, Step::Weight { .. }));

@@ -9,6 +9,7 @@ use core::time::Duration;
 use super::Look;
 use super::weights::Shown;
 use crate::action::{Action, Guard, Order, Severity};
+use crate::observe::Workload;
 use crate::plan::{OnInconclusive, OnNoTraffic, Scaling, Step};
 use crate::reason::Reason;
 use crate::state::{Bake, EndCause, Hurry, Outcome, Past, PauseCause, Phase, REMEMBERED, Rollout, Target};
@@ -253,6 +254,15 @@ impl Look<'_> {
                 return Phase::Paused(rollout, cause);
             }
             (_, Shown::NotYet) if rollout.weight.share <= rollout.weight.before => self.lower(&rollout, &Guard::Back),
+            // A weight that a person set is reached like a step's; any other pause leaves a way up where it is.
+            (PauseCause::WeightSet { .. }, Shown::NotYet) => {
+                if let Some(brake) = self.brake() {
+                    self.say(brake);
+                } else if self.ready_for(&rollout, rollout.weight.share) {
+                    self.raise(&rollout);
+                }
+                return Phase::Paused(rollout, cause);
+            }
             (_, Shown::All) if rollout.weight.seen.is_none() => rollout.weight.seen = Some(self.now),
             (_, Shown::NotYet | Shown::All) => {}
         }
@@ -364,6 +374,17 @@ impl Look<'_> {
 
     /// All weight to stable; then, after settling, the canary's pods back to what was found.
     pub(super) fn roll_back(&mut self, mut rollout: Rollout, cause: EndCause) -> Phase {
+        if let EndCause::Rollback { now, .. } = cause
+            && rollout.weight.share == Weight::ALL
+        {
+            if self.can_serve_again(&rollout, now) {
+                self.aim(&mut rollout, Weight::ZERO);
+                let why = cause.to_string();
+                self.tell(Severity::Warning, Reason::GoesBack { canary: rollout.canary.name.clone(), from: Weight::ALL, why });
+                self.lower(&rollout, &guard_back(&rollout, &cause));
+            }
+            return Phase::RollingBack(rollout, cause);
+        }
         if rollout.weight.seen.is_none() {
             if self.routes_send_to(&rollout) {
                 self.lower(&rollout, &guard_back(&rollout, &cause));
@@ -385,6 +406,9 @@ impl Look<'_> {
         {
             self.actions.push(Action::Unscale { workload: w.name.clone(), replicas: rollout.found_replicas });
         }
+        if let EndCause::Rollback { .. } = cause {
+            self.next.stable = Some(rollout.stable.clone());
+        }
         let superseded = matches!(cause, EndCause::Superseded { .. } | EndCause::CanaryGone);
         self.remember(&rollout, if superseded { Outcome::Superseded } else { Outcome::RolledBack }, cause.to_string());
         if superseded {
@@ -395,6 +419,22 @@ impl Look<'_> {
             self.next.failed.remove(0);
         }
         Phase::RolledBack { version: rollout.canary, cause, since: self.now }
+    }
+
+    /// Whether the version that served before can take every request again: subset, destination, pods, in this order, each asked for.
+    fn can_serve_again(&mut self, rollout: &Rollout, now: bool) -> bool {
+        let old = rollout.stable.name.clone();
+        let Some(capacity) = self.workload(&rollout.stable).map(Workload::capacity) else {
+            let present = self.seen.workloads.iter().map(|w| w.version.clone()).collect();
+            self.say(Reason::DesiredMissing { desired: old, present });
+            return false;
+        };
+        // The gates ask about the version that is to get requests, which is the old one here.
+        let turned = Rollout { canary: rollout.stable.clone(), stable: rollout.canary.clone(), ..rollout.clone() };
+        if now && capacity > 0 {
+            return self.reachable(&turned);
+        }
+        self.ready_for(&turned, Weight::ALL)
     }
 
     fn remember(&mut self, rollout: &Rollout, outcome: Outcome, why: alloc::string::String) {
@@ -436,6 +476,6 @@ impl Look<'_> {
 fn guard_back(rollout: &Rollout, cause: &EndCause) -> Guard {
     match cause {
         EndCause::Harm(_) | EndCause::Abort { .. } | EndCause::Mark | EndCause::CanaryDown => Guard::Abort { rollout: rollout.uid.clone() },
-        EndCause::CanaryGone | EndCause::Superseded { .. } | EndCause::Inconclusive => Guard::Back,
+        EndCause::CanaryGone | EndCause::Superseded { .. } | EndCause::Inconclusive | EndCause::Rollback { .. } => Guard::Back,
     }
 }

@@ -23,7 +23,12 @@ pub(super) enum Shown {
 impl Look<'_> {
     /// Whether the canary may get `share`; asks for what lacks and says what it waits for.
     pub(super) fn ready_for(&mut self, rollout: &Rollout, share: Weight) -> bool {
-        self.subset_there(rollout) && self.named_by_routes(rollout) && self.enough_pods(rollout, share)
+        self.reachable(rollout) && self.enough_pods(rollout, share)
+    }
+
+    /// Whether callers could reach the canary if it had weight.
+    pub(super) fn reachable(&mut self, rollout: &Rollout) -> bool {
+        self.subset_there(rollout) && self.named_by_routes(rollout)
     }
 
     fn subset_there(&mut self, rollout: &Rollout) -> bool {

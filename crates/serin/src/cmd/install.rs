@@ -1,4 +1,4 @@
-//! `serin install`: what a cluster needs, as YAML for `kubectl apply -f -`.
+//! `serin install`: what a cluster needs, as YAML for `kubectl apply -f -`; `serin uninstall`: the same, for `kubectl delete -f -`.
 //!
 //! Prints and never applies: whoever installs something that may change routes should see it first.
 
@@ -39,6 +39,41 @@ pub(crate) fn run(args: &InstallArgs) -> Outcome {
     for object in manifests(image, namespace, args.watch_namespace.as_deref()) {
         let yaml = serde_saphyr::to_string(&object).map_err(|e| Failure::new(format!("cannot write YAML: {e}")))?;
         out::answer(&format!("---\n{yaml}"))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Print the manifests that a cluster needs no more
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Traffic stays exactly where it is: routes, rules and Deployments are not touched. The namespace is left, as others may use it.\n\nExit codes: 0 printed; 2 wrong usage.\n\nExamples:\n  serin uninstall | kubectl delete -f -\n  serin uninstall --crds | kubectl delete -f -    the releases and their history too"
+)]
+pub(crate) struct UninstallArgs {
+    /// The definitions of Serin's kinds too, and with them every release
+    #[arg(long)]
+    crds: bool,
+    /// Where the controller lives
+    #[arg(short = 'n', long, value_name = "NAME", default_value = "serin-system")]
+    namespace: String,
+    /// It was installed for releases of this namespace only
+    #[arg(long, value_name = "NAME")]
+    watch_namespace: Option<String>,
+}
+
+/// Prints what `serin install` had printed, last first: the controller goes before its rights, and both before the kinds.
+pub(crate) fn uninstall(args: &UninstallArgs) -> Outcome {
+    let mut objects = manifests("", &args.namespace, args.watch_namespace.as_deref());
+    objects.retain(|o| o["kind"] != "Namespace");
+    for object in objects.iter().rev() {
+        let mut which = json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": {"name": object["metadata"]["name"]}});
+        if let Some(namespace) = object["metadata"].get("namespace") {
+            which["metadata"]["namespace"] = namespace.clone();
+        }
+        let yaml = serde_saphyr::to_string(&which).map_err(|e| Failure::new(format!("cannot write YAML: {e}")))?;
+        out::answer(&format!("---\n{yaml}"))?;
+    }
+    if args.crds {
+        out::answer(&format!("---\n{}", serin_api::crds().trim_start_matches("---\n")))?;
     }
     Ok(Exit::Done)
 }

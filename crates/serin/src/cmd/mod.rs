@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod controller;
 pub(crate) mod explain;
+pub(crate) mod freeze;
 pub(crate) mod get;
 pub(crate) mod history;
 pub(crate) mod install;

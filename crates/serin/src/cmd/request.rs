@@ -1,4 +1,4 @@
-//! `serin promote`, `pause`, `resume`, `retry`: a person's request, as an annotation, and the controller's answer to it.
+//! `serin promote`, `pause`, `resume`, `set-weight`, `retry`, `rollback`: a person's request, as an annotation, and the controller's answer to it.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde_json::json;
 use serin_api::status::HandledStatus;
 use serin_api::{CanaryRelease, names, request_annotation};
 use serin_core::observe::{Request, RequestAction};
+use serin_core::units::Weight;
 
 use super::{Format, print};
 use crate::clock::now;
@@ -70,6 +71,43 @@ pub(crate) struct RetryArgs {
     request: RequestArgs,
 }
 
+/// Give the canary this share of the requests, and stay there until resumed
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Up to the plan's highest step; the way up waits for pods, the way down does not. A canary that is found worse is taken back all the same.\n\nExit codes: 0 done; 1 refused; 2 no answer.\n\nExamples:\n  serin set-weight my-app 30\n  serin set-weight my-app 0.5% --reason 'a closer look'\n  serin resume my-app"
+)]
+pub(crate) struct SetWeightArgs {
+    #[command(flatten)]
+    request: RequestArgs,
+    /// Percent of the requests, as 30 or 0.5%
+    #[arg(value_name = "WEIGHT", value_parser = Weight::parse)]
+    weight: Weight,
+}
+
+/// After a promotion: back to the version that served before
+#[derive(Args, Debug)]
+#[command(
+    after_help = "The old version gets as many pods as the new one has, and then every request; the new one is not tried again until it changes or\nsomeone retries. While a rollout still runs: serin abort.\n\nExit codes: 0 it goes back; 1 refused; 2 no answer.\n\nExamples:\n  serin rollback my-app --reason 'orders are lost'\n  serin rollback my-app --now"
+)]
+pub(crate) struct RollbackArgs {
+    #[command(flatten)]
+    request: RequestArgs,
+    /// Without waiting for more pods than one
+    #[arg(long)]
+    now: bool,
+}
+
+/// `serin set-weight`.
+pub(crate) async fn set_weight(args: SetWeightArgs, cluster: &ClusterArgs) -> Outcome {
+    ask(args.request, RequestAction::SetWeight(args.weight), cluster).await
+}
+
+/// `serin rollback`.
+pub(crate) async fn rollback(args: RollbackArgs, cluster: &ClusterArgs) -> Outcome {
+    let action = if args.now { RequestAction::RollbackNow } else { RequestAction::Rollback };
+    ask(args.request, action, cluster).await
+}
+
 /// `serin promote`.
 pub(crate) async fn promote(args: PromoteArgs, cluster: &ClusterArgs) -> Outcome {
     let action = if args.full { RequestAction::PromoteFull } else { RequestAction::Promote };
@@ -96,7 +134,7 @@ pub(crate) fn request_for(release: &CanaryRelease, action: RequestAction, who: &
     let rollout = release.status.as_ref().and_then(|s| s.rollout.as_ref());
     let at = now();
     Request {
-        id: format!("{}-{:x}-{:x}", action, at.0, std::process::id()).replace([' ', '-'], "_"),
+        id: format!("{}-{:x}-{:x}", action, at.0, std::process::id()).replace([' ', '-', '%', '.'], "_"),
         action,
         rollout: rollout.map(|r| r.uid.clone()).unwrap_or_default(),
         step: rollout.and_then(|r| usize::try_from(r.step - 1).ok()),

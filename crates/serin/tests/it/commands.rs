@@ -72,6 +72,59 @@ fn every_command_answers_a_person_and_a_machine() {
 
 #[test]
 #[ignore = "needs envoy and kubectl"]
+fn a_person_sets_weights_freezes_promotes_and_rolls_back() {
+    let _alone = alone();
+    let lab = Lab::up(&["--controller"]);
+    lab.kubectl(&["apply", "-f", example("article").to_str().expect("a path")]);
+    lab.kubectl(&["patch", "virtualservice", "my-app", "--type", "json", "-p", r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#]);
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v2", "--timeout=60s"]);
+    lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
+    lab.release("the split is found", |s| s["phase"] == "Paused");
+    let shows = |weights: [(&str, i64); 2]| {
+        until("the route's weights", || {
+            let seen = lab.weights();
+            if weights.iter().all(|(v, w)| seen.get(*v) == Some(w)) { Ok(()) } else { Err(format!("{seen:?}")) }
+        });
+    };
+
+    assert!(text(&lab, &["rollback", "my-app"], 1).contains("abort takes the canary back"));
+    assert!(text(&lab, &["set-weight", "my-app", "30", "--reason", "a look"], 0).contains("v2 10 % → 30 %"));
+    shows([("v1", 70), ("v2", 30)]);
+    assert!(text(&lab, &["set-weight", "my-app", "80%"], 1).contains("the plan goes to 50 % at most"));
+    assert!(text(&lab, &["set-weight", "my-app", "many"], 2).contains("is no weight"));
+    assert!(text(&lab, &["freeze", "my-app", "none"], 2).contains("no CanaryRelease none"));
+    assert!(text(&lab, &["freeze", "my-app", "--reason", "sale"], 0).contains("my-app  frozen by serin-lab: sale"));
+    assert!(text(&lab, &["set-weight", "my-app", "40"], 1).contains("nothing moves forward: frozen: by serin-lab: sale"));
+    assert!(text(&lab, &["set-weight", "my-app", "5"], 0).contains("v2 30 % → 5 %"));
+    shows([("v1", 95), ("v2", 5)]);
+    text(&lab, &["thaw", "--all"], 0);
+
+    // Nobody calls, so only the word of a person goes on; bake needs traffic, too.
+    text(&lab, &["promote", "my-app", "--full"], 0);
+    let caller = lab.spawn(&["verify", "my-app", "--requests", "20000", "--rate", "200"]);
+    lab.release("v2 is promoted", |s| s["phase"] == "Idle" && s["stable"]["version"] == "v2");
+    drop(caller);
+    assert!(text(&lab, &["rollback", "my-app", "--reason", "orders are lost"], 0).contains("my-app  "));
+    lab.release("v1 serves again", |s| s["phase"] == "RolledBack" && s["stable"]["version"] == "v1");
+    shows([("v1", 100), ("v2", 0)]);
+    assert!(text(&lab, &["why", "my-app"], 0).contains("rolled back by serin-lab: orders are lost"));
+
+    // Uninstalled: traffic stays where it is.
+    let gone = text(&lab, &["uninstall", "--crds"], 0);
+    let file = std::env::temp_dir().join(format!("serin-uninstall-{}.yaml", std::process::id()));
+    std::fs::write(&file, gone).expect("a file");
+    lab.kubectl(&["delete", "--ignore-not-found", "-f", file.to_str().expect("a path")]);
+    let _ = std::fs::remove_file(&file);
+    until("the kind is gone", || match lab.try_kubectl(&["get", "canaryreleases"]) {
+        Err(e) if e.contains("the server doesn't have a resource type") || e.contains("could not find the requested resource") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    shows([("v1", 100), ("v2", 0)]);
+}
+
+#[test]
+#[ignore = "needs envoy and kubectl"]
 fn what_nothing_carries_out_is_refused_by_the_api_server_by_name() {
     let _alone = alone();
     let lab = Lab::up(&[]);

@@ -1,0 +1,94 @@
+//! `serin freeze`, `thaw`: no release moves forward, every one may go back.
+//!
+//! An annotation that the controller honours for as long as it is there: no answer is waited for, and none is needed.
+
+use clap::Args;
+use futures::future::join_all;
+use kube::ResourceExt;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use serin_api::names;
+
+use super::{Format, print};
+use crate::cluster::{Cluster, ClusterArgs};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::out;
+
+/// Let no release move forward; each may go back, and harm still takes a canary back
+#[derive(Args, Debug)]
+#[command(after_help = "Holds until thawed, over restarts of the controller.\n\nExit codes: 0 done; 2 no answer.\n\nExamples:\n  serin freeze my-app --reason 'sale until Monday'\n  serin freeze --all -n shop")]
+pub(crate) struct FreezeArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Why; status and events repeat it
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+}
+
+/// End a freeze: what waited goes on
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 done; 2 no answer.\n\nExamples:\n  serin thaw my-app\n  serin thaw --all -n shop")]
+pub(crate) struct ThawArgs {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// The releases that are meant.
+#[derive(Args, Debug)]
+struct Which {
+    /// The releases
+    #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    names: Vec<String>,
+    /// Every release of the namespace
+    #[arg(long)]
+    all: bool,
+    /// How to print
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+/// `serin freeze`.
+pub(crate) async fn freeze(args: FreezeArgs, cluster: &ClusterArgs) -> Outcome {
+    let cluster = cluster.connect().await?;
+    let who = super::request::who(&cluster);
+    let why = if args.reason.is_empty() { format!("by {who}") } else { format!("by {who}: {}", args.reason) };
+    annotate(&args.which, &cluster, &json!(why), &format!("frozen {why}")).await
+}
+
+/// `serin thaw`.
+pub(crate) async fn thaw(args: ThawArgs, cluster: &ClusterArgs) -> Outcome {
+    let cluster = cluster.connect().await?;
+    annotate(&args.which, &cluster, &Value::Null, "thawed").await
+}
+
+async fn annotate(which: &Which, cluster: &Cluster, value: &Value, done: &str) -> Outcome {
+    let names: Vec<String> = if which.all {
+        let list = cluster.releases().list(&ListParams::default()).await.map_err(|e| cluster.failed("list CanaryReleases", &e))?;
+        list.items.iter().map(ResourceExt::name_any).collect()
+    } else {
+        which.names.clone()
+    };
+    // A name that does not exist is told before anything has changed.
+    for found in join_all(names.iter().map(|name| cluster.release(name))).await {
+        found?;
+    }
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {names::FREEZE: value}}}));
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+    let releases = cluster.releases();
+    let results = join_all(names.iter().map(|name| releases.patch_metadata(name, &params, &patch))).await;
+    let mut failed = Vec::new();
+    for (name, result) in names.iter().zip(&results) {
+        match result {
+            Ok(_) if which.output.is_none() => out::answer(&format!("{name}  {done}\n"))?,
+            Ok(_) => {}
+            Err(e) => failed.push(cluster.failed(&format!("annotate CanaryRelease {}/{name}", cluster.namespace), e)),
+        }
+    }
+    if let Some(format) = which.output {
+        let results: Vec<Value> = names.iter().zip(&results).map(|(name, r)| json!({"name": name, "done": r.is_ok()})).collect();
+        print(format, &results)?;
+    } else if names.is_empty() {
+        out::answer(&format!("no CanaryRelease in namespace {}\n", cluster.namespace))?;
+    }
+    failed.into_iter().next().map_or(Ok(Exit::Done), Err::<Exit, Failure>)
+}
