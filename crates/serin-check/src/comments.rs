@@ -4,6 +4,8 @@
 //! entry and all that is nested in it. Above the first line of a document it silences the
 //! whole document. It needs a reason, and one that silences nothing is a finding itself.
 
+use std::collections::HashMap;
+
 use crate::source::{SourceFile, Span};
 use crate::yaml::Parsed;
 
@@ -31,6 +33,7 @@ pub(crate) struct Unreadable {
 pub(crate) fn silences(file: &Parsed) -> (Vec<Silence>, Vec<Unreadable>) {
     let mut found = Vec::new();
     let mut bad = Vec::new();
+    let mut lines = Lines::new(&file.source);
     for span in &file.tree.comments {
         let text = &file.source.text[span.range()];
         let Some(body_at) = text.find("serin:").map(|n| n + 6) else {
@@ -62,7 +65,7 @@ pub(crate) fn silences(file: &Parsed) -> (Vec<Silence>, Vec<Unreadable>) {
             codes,
             reason: reason.trim().trim_start_matches([':', '-']).trim().to_owned(),
             span: *span,
-            scope: scope(&file.source, *span),
+            scope: lines.scope(*span),
         });
     }
     (found, bad)
@@ -81,54 +84,85 @@ fn is_marker(line: &str) -> bool {
     line.starts_with("---") || line.starts_with("...")
 }
 
-/// What a comment speaks for, by indentation: the line it stands on, or the next one, and all
-/// that is nested in it.
-fn scope(file: &SourceFile, comment: Span) -> Span {
-    let n = file.n_lines();
-    let own = file.line(comment.start);
-    let range = file.line_range(own);
-    let before = &file.text[range.start..comment.start as usize];
-    let mut first = own;
-    if before.trim().is_empty() || before.trim() == "---" {
-        first += 1;
-        while first <= n && !is_content(file.line_text(first)) {
-            first += 1;
+/// The lines of a file, each looked at once however many comments ask.
+struct Lines<'f> {
+    file: &'f SourceFile,
+    /// By line: the last one before it that is no comment and not empty, 0 for none.
+    before: Vec<usize>,
+    /// By line: the first one from it on that is no comment and not empty, one past the end for none.
+    from: Vec<usize>,
+    /// Scopes by their first line, and whether they are a document's.
+    known: HashMap<(usize, bool), Span>,
+}
+
+impl<'f> Lines<'f> {
+    fn new(file: &'f SourceFile) -> Lines<'f> {
+        let n = file.n_lines();
+        let mut before = vec![0; n + 2];
+        let mut from = vec![n + 1; n + 2];
+        for l in 1..=n {
+            before[l + 1] = if is_content(file.line_text(l)) { l } else { before[l] };
         }
+        for l in (1..=n).rev() {
+            from[l] = if is_content(file.line_text(l)) { l } else { from[l + 1] };
+        }
+        Lines { file, before, from, known: HashMap::new() }
+    }
+
+    /// What a comment speaks for, by indentation: the line it stands on, or the next one, and
+    /// all that is nested in it.
+    fn scope(&mut self, comment: Span) -> Span {
+        let (file, n) = (self.file, self.file.n_lines());
+        let own = file.line(comment.start);
+        let left = file.text[file.line_range(own).start..comment.start as usize].trim();
+        if !(left.is_empty() || left == "---") {
+            return self.nested(own);
+        }
+        let first = self.from[(own + 1).min(n + 1)];
         if first > n {
             return comment;
         }
-        let starts_document =
-            (1..own).rev().map(|l| file.line_text(l)).find(|l| is_content(l)).is_none_or(is_marker) || before.trim() == "---";
+        let before = self.before[own];
+        let starts_document = before == 0 || is_marker(file.line_text(before)) || left == "---";
         if starts_document && indent(file.line_text(first)) == 0 {
-            if is_marker(file.line_text(first)) {
-                first += 1;
-            }
+            return self.document(first);
+        }
+        self.nested(first)
+    }
+
+    fn document(&mut self, first: usize) -> Span {
+        let (file, n) = (self.file, self.file.n_lines());
+        *self.known.entry((first, true)).or_insert_with(|| {
+            let first = if is_marker(file.line_text(first)) { first + 1 } else { first };
             let mut last = first;
             while last < n && !is_marker(file.line_text(last + 1)) {
                 last += 1;
             }
-            return Span::new(file.line_range(first).start, file.line_range(last).end);
-        }
+            Span::new(file.line_range(first).start, file.line_range(last).end)
+        })
     }
-    let line = file.line_text(first);
-    let depth = indent(line);
-    let is_item = line.trim_start().starts_with("- ");
-    let mut last = first;
-    for l in first + 1..=n {
-        let text = file.line_text(l);
-        if is_marker(text) {
-            break;
-        }
-        if !is_content(text) {
-            continue;
-        }
-        let nested = indent(text) > depth || indent(text) == depth && !is_item && text.trim_start().starts_with("- ");
-        if !nested {
-            break;
-        }
-        last = l;
+
+    fn nested(&mut self, first: usize) -> Span {
+        let (file, n) = (self.file, self.file.n_lines());
+        let from = &self.from;
+        *self.known.entry((first, false)).or_insert_with(|| {
+            let line = file.line_text(first);
+            let depth = indent(line);
+            let is_item = line.trim_start().starts_with("- ");
+            let mut last = first;
+            let mut l = from[(first + 1).min(n + 1)];
+            while l <= n {
+                let text = file.line_text(l);
+                let nested = indent(text) > depth || indent(text) == depth && !is_item && text.trim_start().starts_with("- ");
+                if is_marker(text) || !nested {
+                    break;
+                }
+                last = l;
+                l = from[l + 1];
+            }
+            Span::new(file.line_range(first).start, file.line_range(last).end)
+        })
     }
-    Span::new(file.line_range(first).start, file.line_range(last).end)
 }
 
 #[cfg(test)]

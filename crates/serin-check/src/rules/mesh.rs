@@ -53,10 +53,11 @@ fn injection(cx: &Cx<'_>, w: &Workload<'_>) -> Injection {
     {
         return Injection::No(a.loc(), "this annotation keeps the sidecar out".into());
     }
-    // Objects without a namespace go, most likely, to the only one that comes with them.
+    // Where nothing names a namespace, all goes, most likely, to the only one that comes with it.
     let mut spaces = cx.index.of(Kind::Namespace);
+    let unsaid = || cx.index.objects.iter().all(|o| o.ns.is_none());
     let alone = match (spaces.next(), spaces.next()) {
-        (Some(one), None) => Some(one),
+        (Some(one), None) if unsaid() => Some(one),
         _ => None,
     };
     let space = match w.obj.ns {

@@ -176,47 +176,59 @@ pub(super) fn monitor(cx: &Cx<'_>, out: &mut Out) {
     usual(cx, out, Kind::PodMonitor, |arm, _| {
         format!("Prometheus does not scrape pods of {arm}: there is no data on it, which looks like no errors")
     });
-    // A ServiceMonitor selects Services: of a family with one per version, all must be.
-    for family in cx.index.families.iter().filter(|f| f.service.is_none()) {
-        let service = |arm: &crate::index::Arm<'_>| {
-            let d = arm.dest?;
-            cx.index
-                .services
-                .iter()
-                .find(|s| crate::object::same_host(crate::object::Host::Service { name: s.obj.name, ns: s.obj.ns }, d.host))
-        };
-        let own_labels = |s: &crate::model::Service<'_>| {
-            s.obj
-                .view
-                .at(&["metadata", "labels"])
-                .map(|v| labels(Some(v)).iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>())
-                .unwrap_or_default()
-        };
-        let Some(stable) = service(family.stable_arm()) else {
+    // A ServiceMonitor selects Services, and by them pods: those of all versions must be among them.
+    let monitors: Vec<(&Object<'_>, Selector<'_>)> =
+        cx.index.of(Kind::ServiceMonitor).filter_map(|m| Some((m, Selector::read(m.spec()?.get("selector"))))).collect();
+    if monitors.is_empty() {
+        return;
+    }
+    let scraped = |number: usize| {
+        monitors.iter().find(|(m, selector)| {
+            cx.index.services.iter().any(|s| {
+                let labels = labels(s.obj.view.at(&["metadata", "labels"]));
+                s.workloads.contains(&number) && sees(m, s.obj.ns) && selector.selects(&labels)
+            })
+        })
+    };
+    let mut told = std::collections::HashSet::new();
+    for family in &cx.index.families {
+        let Some((monitor, selector)) = family.stable_arm().workloads.iter().find_map(|n| scraped(*n)) else {
             continue;
         };
         for arm in family.canaries() {
-            let Some(canary) = service(arm) else { continue };
-            let (a, b) = (own_labels(stable), own_labels(canary));
-            let a: Vec<(&str, &str)> = a.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            let b: Vec<(&str, &str)> = b.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-            let monitors: Vec<_> =
-                cx.index.of(Kind::ServiceMonitor).filter_map(|m| Some((m, Selector::read(m.spec()?.get("selector"))))).collect();
-            let Some((_, s)) = monitors.iter().find(|(_, s)| !s.is_empty() && s.selects(&a) && !s.selects(&b)) else {
+            // An empty selector selects all, so what it leaves out lies elsewhere; a canary that a
+            // PodMonitor reads is read.
+            let left = arm.workloads.iter().find(|n| scraped(**n).is_none() && !pod_monitored(cx, &cx.index.workloads[**n]));
+            let Some(canary) = left.map(|n| &cx.index.workloads[*n]).filter(|w| !selector.is_empty() && told.insert(w.obj.id)) else {
                 continue;
             };
-            if monitors.iter().any(|(_, s)| s.selects(&b)) {
-                continue;
-            }
-            let loc = s.view.map_or_else(|| stable.obj.name_loc(), View::loc);
+            let loc = selector.view.map_or_else(|| monitor.name_loc(), View::loc);
             out.add(
-                Finding::at(loc, format!("Service {} alone", stable.obj.name))
-                    .related(canary.obj.name_loc(), "left out")
+                Finding::at(loc, format!("by the Services it selects, pods of {} alone", family.stable_arm().name))
+                    .related(canary.labels_loc(), format!("pods of {} are behind none of them", arm.name))
                     .effect(format!("Prometheus does not scrape pods of {}: there is no data on it, which looks like no errors", arm.name))
-                    .help("select by a label that both Services carry"),
+                    .help("select by a label that all Services carry, or a Service that all versions stand behind"),
             );
         }
     }
+}
+
+/// Whether a monitor looks into a namespace: its own unless it says more.
+fn sees(monitor: &Object<'_>, ns: crate::object::Ns<'_>) -> bool {
+    let spaces = monitor.spec().and_then(|s| s.get("namespaceSelector"));
+    match spaces {
+        None => may_be_same(monitor.ns, ns),
+        Some(s) if s.bool_at("any") == Some(true) => true,
+        Some(s) => {
+            ns.is_none()
+                || s.list("matchNames").any(|n| n.str() == ns)
+                || s.list("matchNames").next().is_none() && may_be_same(monitor.ns, ns)
+        }
+    }
+}
+
+fn pod_monitored(cx: &Cx<'_>, w: &Workload<'_>) -> bool {
+    cx.index.of(Kind::PodMonitor).any(|m| sees(m, w.obj.ns) && Selector::read(m.spec().and_then(|s| s.get("selector"))).selects(&w.labels))
 }
 
 /// SRN408

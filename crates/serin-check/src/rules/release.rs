@@ -122,18 +122,26 @@ fn keeper<'c>(cx: &'c Cx<'c>, vs: &Object<'_>) -> Option<Keeper<'c>> {
     if argo {
         return Some(Keeper::ArgoCd(apps.next()));
     }
-    (vs.label("app.kubernetes.io/managed-by") == Some("Helm") && vs.annotation("meta.helm.sh/release-name").is_some())
-        .then_some(Keeper::Helm)
+    // `helm template` writes the label, an install the annotation too.
+    (vs.label("app.kubernetes.io/managed-by") == Some("Helm")).then_some(Keeper::Helm)
 }
 
-/// Whether an Application already leaves the weights alone.
+/// Whether an Application already leaves the weights alone: it ignores the difference, and a
+/// sync does not write it back either.
 fn ignores_weights(app: &Object<'_>) -> bool {
-    app.spec().into_iter().flat_map(|s| s.list("ignoreDifferences")).any(|d| {
-        let paths = ["jsonPointers", "jqPathExpressions"];
-        d.str_at("kind") == Some("VirtualService")
-            && (paths.iter().flat_map(|k| d.list(k)).filter_map(View::str).any(|p| p.contains("/spec/http") || p.contains(".spec.http"))
-                || d.list("managedFieldsManagers").filter_map(View::str).any(|m| m == "serin"))
-    })
+    let options = app.spec().and_then(|s| s.get("syncPolicy"));
+    let respected = options.into_iter().flat_map(|p| p.list("syncOptions")).any(|o| o.str() == Some("RespectIgnoreDifferences=true"));
+    respected
+        && app.spec().into_iter().flat_map(|s| s.list("ignoreDifferences")).any(|d| {
+            let paths = ["jsonPointers", "jqPathExpressions"];
+            d.str_at("kind") == Some("VirtualService")
+                && (paths
+                    .iter()
+                    .flat_map(|k| d.list(k))
+                    .filter_map(View::str)
+                    .any(|p| p.contains("/spec/http") || p.contains(".spec.http"))
+                    || d.list("managedFieldsManagers").filter_map(View::str).any(|m| m == "serin"))
+        })
 }
 
 /// SRN504
@@ -188,7 +196,9 @@ pub(super) fn owned_by_another(cx: &Cx<'_>, out: &mut Out) {
                 }
                 Some(Keeper::Helm) => (
                     "Helm",
-                    vs.view.at(&["metadata", "annotations", "meta.helm.sh/release-name"]),
+                    vs.view
+                        .at(&["metadata", "annotations", "meta.helm.sh/release-name"])
+                        .or_else(|| vs.view.at(&["metadata", "labels", "app.kubernetes.io/managed-by"])),
                     "a `helm upgrade` in the middle of a release writes the chart's weights back: upgrade between releases, or keep the VirtualService out of the chart".to_owned(),
                 ),
             };

@@ -18,7 +18,7 @@ fn narrows(key: &str) -> bool {
 fn takes_all(key: &str, m: View<'_>) -> bool {
     let only = |k: &str| m.fields().count() == 1 && m.get(k).is_some();
     (only("prefix") && m.str_at("prefix") == Some("/") && key == "uri")
-        || (only("regex") && matches!(m.str_at("regex"), Some(".*" | "/.*")) && key == "uri")
+        || (only("regex") && matches!(m.str_at("regex"), Some(".*" | ".+" | "/.*" | "^.*$" | "^/.*$" | "^/.*")) && key == "uri")
         || (only("prefix") && m.str_at("prefix") == Some(""))
 }
 
@@ -46,22 +46,28 @@ fn catch_all<'a>(route: &Route<'a>) -> Option<Option<View<'a>>> {
 /// SRN313
 pub(super) fn unreachable(cx: &Cx<'_>, out: &mut Out) {
     for r in &cx.index.routings {
-        let http: Vec<&Route<'_>> = r.routes.iter().filter(|x| x.kind == RouteKind::Http).collect();
-        let Some((n, entry)) = http.iter().enumerate().find_map(|(n, route)| Some((n, catch_all(route)?))) else {
+        for kind in [RouteKind::Http, RouteKind::Tcp] {
+            behind_a_catch_all(r.routes.iter().filter(|x| x.kind == kind), out);
+        }
+    }
+}
+
+fn behind_a_catch_all<'r, 'a: 'r>(routes: impl Iterator<Item = &'r Route<'a>>, out: &mut Out) {
+    let mut first: Option<(&Route<'_>, Option<View<'_>>)> = None;
+    for later in routes {
+        let Some((first, entry)) = first else {
+            first = catch_all(later).map(|entry| (later, entry));
             continue;
         };
-        for later in &http[n + 1..] {
-            let first = http[n];
-            let loc = entry.map_or_else(|| first.loc(), |e| e.loc());
-            let what =
-                if first.view.get("redirect").is_some() { "this redirect takes every request" } else { "this rule takes every request" };
-            out.add(
-                Finding::at(later.loc(), "no request comes this far")
-                    .related(clip(first.view, loc), what)
-                    .effect(format!("{} never decides; {} decides for all", later.title(), first.title()))
-                    .help("move the rule without match to the end"),
-            );
-        }
+        let loc = entry.map_or_else(|| first.loc(), |e| e.loc());
+        let redirects = first.view.get("redirect").is_some();
+        let what = if redirects { "this redirect takes every request" } else { "this rule takes every request" };
+        out.add(
+            Finding::at(later.loc(), "no request comes this far")
+                .related(clip(first.view, loc), what)
+                .effect(format!("{} never decides; {} decides for all", later.title(), first.title()))
+                .help("move the rule without match to the end"),
+        );
     }
 }
 

@@ -257,6 +257,7 @@ fn known_group(cx: &Cx<'_>, obj: &crate::object::Object<'_>, api: View<'_>, out:
             | "networking.istio.io"
             | "security.istio.io"
             | "telemetry.istio.io"
+            | "monitoring.coreos.com"
     );
     if let (Some((group, version)), true) = (home, judged) {
         let right = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };

@@ -115,6 +115,7 @@ pub(super) fn repository(image: &str) -> &str {
 
 /// SRN203
 pub(super) fn selects_another_app(cx: &Cx<'_>, out: &mut Out) {
+    mistaken_for_another(cx, out);
     let app = |w: &Workload<'_>| ["app.kubernetes.io/name", "app"].iter().find_map(|k| w.label(k).map(str::to_owned));
     let image = |w: &Workload<'_>| w.main_container().and_then(|c| c.str_at("image")).map(|i| repository(i).to_owned());
     for s in &cx.index.services {
@@ -144,6 +145,37 @@ pub(super) fn selects_another_app(cx: &Cx<'_>, out: &mut Out) {
                 .related(odd.labels_loc(), format!("app {}", app(odd).unwrap_or_default()))
                 .effect(effect)
                 .help("add a label to the selector that only one of them carries"),
+        );
+    }
+}
+
+/// A Service that selects an app of another name, while the app of its own name stands behind
+/// no Service.
+fn mistaken_for_another(cx: &Cx<'_>, out: &mut Out) {
+    fn app<'a>(w: &Workload<'a>) -> Option<&'a str> {
+        ["app", "app.kubernetes.io/name"].iter().find_map(|k| w.label(k))
+    }
+    for s in &cx.index.services {
+        let members: Vec<&Workload<'_>> = s.workloads.iter().map(|n| &cx.index.workloads[*n]).collect();
+        let Some(first) = members.first().filter(|_| members.iter().all(|w| app(w).is_some_and(|a| a != s.obj.name))) else {
+            continue;
+        };
+        let mut own = cx.index.workloads.iter().enumerate().filter(|(n, w)| {
+            let lonely = || !cx.index.services.iter().any(|o| o.workloads.contains(n));
+            app(w) == Some(s.obj.name) && crate::object::may_be_same(w.obj.ns, s.obj.ns) && !w.is_batch() && lonely()
+        });
+        let Some((_, meant)) = own.next() else { continue };
+        // An app that has a Service of its own is here by mistake; one that has none may be renamed.
+        let theirs = cx.index.services.iter().any(|o| o.obj.id != s.obj.id && o.obj.name == app(first).unwrap_or(""));
+        if !theirs {
+            continue;
+        }
+        out.add(
+            Finding::at(s.selector_loc, format!("selects {}", first.obj.title()))
+                .related(first.labels_loc(), format!("app {}", app(first).unwrap_or("")))
+                .related(meant.labels_loc(), format!("app {}, which no Service selects", s.obj.name))
+                .effect(format!("requests for {} go to {}", s.obj.name, app(first).unwrap_or("")))
+                .help(format!("select the labels of {}", meant.obj.title())),
         );
     }
 }

@@ -274,33 +274,35 @@ pub(super) fn two_rules(cx: &Cx<'_>, out: &mut Out) {
     }
     let mut groups: Vec<_> = by_host.into_values().filter(|g| g.len() > 1).collect();
     groups.sort_unstable();
+    let loc = |s: &crate::model::Subset<'_>| s.view.get("name").map_or_else(|| s.view.loc(), View::loc);
     for group in groups {
-        for (i, n) in group.iter().enumerate().skip(1) {
-            let rule = &rules[*n];
-            for earlier in group[..i].iter().map(|m| &rules[*m]) {
-                let names = format!("{} and {}", earlier.obj.name, rule.obj.name);
-                for s in &rule.subsets {
-                    let Some(first) = earlier.subsets.iter().find(|o| o.name == s.name) else {
-                        continue;
-                    };
-                    let loc = |s: &crate::model::Subset<'_>| s.view.get("name").map_or_else(|| s.view.loc(), View::loc);
-                    out.add(
-                        Finding::at(loc(s), format!("subset {} again", s.name))
-                            .related(loc(first), "also here")
-                            .effect(format!("of {names} only the older rule's subset {} counts", s.name))
-                            .help("keep all subsets of a host in one DestinationRule"),
-                    );
-                }
-                if let (Some(_), Some(_), Some(spec), Some(first)) = (rule.policy(), earlier.policy(), rule.obj.spec(), earlier.obj.spec())
-                {
-                    out.add(
-                        Finding::at(spec.key_loc("trafficPolicy"), format!("{} has one for this host too", earlier.obj.name))
-                            .related(first.key_loc("trafficPolicy"), "also here")
-                            .effect(format!("of {names} only the older rule's policy counts"))
-                            .help("keep the policy of a host in one DestinationRule"),
-                    );
-                }
+        let mut firsts: std::collections::HashMap<&str, (&Rule<'_>, &crate::model::Subset<'_>)> = std::collections::HashMap::new();
+        let mut policy: Option<&Rule<'_>> = None;
+        for rule in group.iter().map(|n| &rules[*n]) {
+            for s in &rule.subsets {
+                let Some((earlier, first)) = firsts.get(s.name).filter(|(r, _)| r.obj.id != rule.obj.id) else {
+                    firsts.entry(s.name).or_insert((rule, s));
+                    continue;
+                };
+                out.add(
+                    Finding::at(loc(s), format!("subset {} again", s.name))
+                        .related(loc(first), "also here")
+                        .effect(format!("of {} and {} only the older rule's subset {} counts", earlier.obj.name, rule.obj.name, s.name))
+                        .help("keep all subsets of a host in one DestinationRule"),
+                );
             }
+            let (Some(_), Some(spec)) = (rule.policy(), rule.obj.spec()) else { continue };
+            let Some(earlier) = policy else {
+                policy = Some(rule);
+                continue;
+            };
+            let there = earlier.obj.spec().map_or_else(|| earlier.obj.name_loc(), |s| s.key_loc("trafficPolicy"));
+            out.add(
+                Finding::at(spec.key_loc("trafficPolicy"), format!("{} has one for this host too", earlier.obj.name))
+                    .related(there, "also here")
+                    .effect(format!("of {} and {} only the older rule's policy counts", earlier.obj.name, rule.obj.name))
+                    .help("keep the policy of a host in one DestinationRule"),
+            );
         }
     }
 }

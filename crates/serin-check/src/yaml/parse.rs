@@ -88,15 +88,17 @@ fn json_stream(text: &str) -> Option<Tree> {
 /// Whether the text is a template of Helm or Jinja. Braces alone do not make one: alerts and
 /// ApplicationSets carry them as text. If the YAML does not parse, they are the likely cause.
 fn unrendered(text: &str, failed: Option<&ParseProblem>) -> Option<ParseProblem> {
-    let mut from = 0;
+    let (mut from, mut line) = (0, 0);
     while let Some(at) = text[from..].find("{{").map(|n| n + from) {
-        let inner = &text[at + 2..];
-        let inner = &inner[..inner.find("}}").unwrap_or(inner.len().min(200))];
+        line = text[from..at].rfind('\n').map_or(line, |n| from + n + 1);
+        // Braces of templates close soon.
+        let inner = &text[at + 2..ceiling(text, at + 202)];
+        let inner = &inner[..inner.find("}}").unwrap_or(inner.len())];
         let body = inner.trim_start_matches('-').trim_start();
         let helm = [".Values.", ".Release.", ".Chart.", "include \"", "toYaml"].iter().any(|w| body.contains(w))
             // Alertmanager and Argo have templates too, as text of YAML that parses.
             || failed.is_some() && ["template ", "define ", "tpl "].iter().any(|w| body.contains(w));
-        let in_comment = text[..at].rfind('\n').map_or(&text[..at], |n| &text[n + 1..at]).trim_start().starts_with('#');
+        let in_comment = text[line..at].trim_start().starts_with('#');
         let control =
             failed.is_some() && (["if ", "range ", "with ", "end", "else", "/*"].iter().any(|w| body.starts_with(w)) || !body.is_empty());
         if !in_comment && (helm || control) {
@@ -162,6 +164,15 @@ fn build(text: &str) -> Result<Tree, ParseProblem> {
         builder.event(event, Span::new(range.start, range.end))?;
     }
     Ok(builder.tree)
+}
+
+/// The next boundary of a character at or after a place.
+fn ceiling(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at += 1;
+    }
+    at
 }
 
 fn floor(text: &str, mut at: usize) -> usize {
@@ -501,6 +512,10 @@ mod tests {
         assert_eq!(kind("{{- if .x }}\na: 1\n{{- end }}\n"), Some(ProblemKind::Template));
         assert_eq!(kind("a: 'rate {{ $value }}'\n"), None);
         assert_eq!(kind("a: [\n"), Some(ProblemKind::Syntax));
+        // Characters of several bytes at the end of what is looked at.
+        for n in 195..205 {
+            assert!(kind(&format!("{{{{{}\u{11d09}: [", "x".repeat(n))).is_some());
+        }
     }
 
     #[test]

@@ -45,6 +45,9 @@ fn piece() -> impl Strategy<Value = String> {
         Just("\"".to_owned()),
         Just("\t".to_owned()),
         Just("# serin: ignore[SRN301] x\n".to_owned()),
+        Just("{{ ".to_owned()),
+        Just("}}{%".to_owned()),
+        Just("\n}\n{".to_owned()),
         Just("null".to_owned()),
         Just("-9223372036854775808".to_owned()),
         Just("9223372036854775807".to_owned()),
@@ -133,6 +136,15 @@ fn survives(text: &str) {
     }
 }
 
+/// Several files are judged together: environments, alternatives, one broken among them.
+fn several_survive(texts: &[String]) {
+    let names = ["base/a.yaml", "over/one/a.yaml", "over/two/a.yaml", "b.yaml"];
+    let files: Vec<(&str, &str)> = names.iter().copied().zip(texts.iter().map(String::as_str)).collect();
+    let fixed = fix::apply(&inputs(&files), &Options::default());
+    let report = check(inputs(&files), &Options::default());
+    assert!(render::sarif(&report).len() + render::json(&fixed.report).len() > 0);
+}
+
 fn run(cases: u32) {
     let seeds = seeds();
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
@@ -147,6 +159,8 @@ fn run(cases: u32) {
             }
         }
         survives(&text);
+        let beside = |n: usize| seeds[(seed + n) % seeds.len()].clone();
+        several_survive(&[beside(0), text, beside(1), beside(2)]);
         Ok(())
     });
     if let Err(e) = outcome {
@@ -181,6 +195,20 @@ fn known_bombs_are_findings() {
     for text in [bomb.as_str(), &"[".repeat(100_000), &"{a: ".repeat(50_000), &"- ".repeat(100_000), &"a: &a [*a]\n".repeat(3)] {
         let report = super::check_text(text, true);
         assert!(report.findings.iter().any(|f| ["SRN004", "SRN001"].contains(&f.code)), "{}", &text[..60]);
+    }
+    // Much of what is asked of each line, pair or brace: minutes, if one of them is looked at again for each other.
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
+    let rule = |i: usize| format!("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a{i}}}\nspec: {{host: a, subsets: [{{name: v1}}]}}\n---\n");
+    let many = [
+        format!("{service}{}", "# serin: ignore[SRN301] x\n".repeat(20_000)),
+        format!("{}{service}", "# serin: ignore[SRN301] x\n".repeat(20_000)),
+        format!("a: \"{}\"\n", "{{".repeat(500_000)),
+        format!("a: [{}\n", "{{".repeat(200)),
+        (0..3_000).map(rule).collect::<String>(),
+    ];
+    for text in &many {
+        let report = super::check_text(text, false);
+        assert!(report.findings.len() < 100_000);
     }
     // Many merges of many keys are many, not more than many.
     let mut merges = "base: &b {".to_owned();

@@ -186,6 +186,47 @@ fn pipes_are_read_and_folders_do_not_wait_for_them() {
     assert_eq!(text(&named).lines().count(), 1, "{}", said(&named));
 }
 
+/// What nobody meant well fits into a gigabyte of address space, all mapped files and stacks included.
+#[test]
+fn hostile_files_are_answered_within_a_bound_of_memory() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+    let mut merges = "x0: &x0 {a: 1}\n".to_owned();
+    for i in 1..40 {
+        let before = i - 1;
+        bomb += &format!("a{i}: &a{i} [{}]\n", vec![format!("*a{before}"); 10].join(","));
+        merges += &format!("x{i}: &x{i}\n  <<: [*x{before}, *x{before}]\n  k{i}: *x{before}\n");
+    }
+    let pod = |i: usize| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: w{i}}}\nspec:\n  selector: {{matchLabels: {{app: a}}}}\n  template:\n    metadata: {{labels: {{app: a, version: v{i}}}}}\n    spec: {{containers: [{{name: a, image: x}}]}}\n---\n"
+        )
+    };
+    let alike: String = (0..1_500).map(pod).collect();
+    let subsets: String = (0..1_500).map(|i| format!("  - {{name: v{i}, labels: {{version: v{i}}}}}\n")).collect();
+    let family = format!(
+        "{alike}apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{selector: {{app: a}}, ports: [{{port: 80}}]}}\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\nspec:\n  host: a\n  subsets:\n{subsets}"
+    );
+    let rules: String = (0..5_000).map(|i| format!("  - match: [{{uri: {{prefix: /p{i}}}}}]\n    route: [{{destination: {{host: a}}}}]\n")).collect();
+    let routes = format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a]\n  http:\n{rules}");
+    let files = [
+        ("bomb", bomb),
+        ("merges", merges),
+        ("deep", "{a: ".repeat(200_000)),
+        ("wide", "- ".repeat(500_000)),
+        ("long", "a".repeat(8_000_000)),
+        ("zeros", "\0".repeat(4_000_000)),
+        ("alike", family),
+        ("routes", routes),
+    ];
+    for (name, text) in files {
+        fs::write(dir.path().join(format!("{name}.yaml")), text).expect("a file");
+        let script = format!("ulimit -v 1048576; exec \"$0\" check -o short --deny warnings {name}.yaml");
+        let out = Command::new("bash").args(["-c", &script, SERIN]).current_dir(dir.path()).output().expect("bash runs");
+        assert!(matches!(out.status.code(), Some(0 | 1)), "{name}: {}", said(&out).chars().take(2_000).collect::<String>());
+    }
+}
+
 /// `UPDATE=1` writes it anew.
 #[test]
 fn the_readme_shows_what_is_said_of_the_articles_files() {
