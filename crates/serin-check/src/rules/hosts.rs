@@ -1,9 +1,9 @@
 //! Hosts: what a name means, who defines it, and who can see it.
 
-use super::{Cx, Out, in_ns, nearest};
+use super::{Cx, Out, callers, in_ns, nearest};
 use crate::diag::{Finding, Severity, fix, replace};
 use crate::index::Index;
-use crate::model::{Dest, Routing, Workload, exported_to};
+use crate::model::{Dest, Routing, exported_to};
 use crate::object::{Host, Kind, Ns, ObjId, Object, host, known, may_be_same, said, same_host};
 use crate::yaml::View;
 
@@ -195,6 +195,7 @@ fn short(cx: &Cx<'_>, n: &Named<'_>, name: &str, out: &mut Out) {
 
 /// SRN318
 pub(super) fn hidden(cx: &Cx<'_>, out: &mut Out) {
+    callers::hidden(cx, out);
     for r in &cx.index.routings {
         let spec = r.obj.spec();
         for route in &r.routes {
@@ -223,76 +224,6 @@ pub(super) fn hidden(cx: &Cx<'_>, out: &mut Out) {
             );
         }
         hidden_by_sidecar(cx, r, out);
-        callers_elsewhere(cx, r, out);
-    }
-}
-
-/// Workloads of other namespaces that name a host in their settings: the value, and who.
-fn callers<'c, 'a>(index: &'c Index<'a>, name: &'a str, home: &'a str) -> impl Iterator<Item = (View<'a>, &'c Workload<'a>)> {
-    let full = format!("{name}.{home}");
-    let names = move |text: &str| {
-        text.match_indices(&full).any(|(at, hit)| {
-            let word = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-            let before = text[..at].chars().next_back();
-            !word(before) && before != Some('.') && !word(text[at + hit.len()..].chars().next())
-        })
-    };
-    index
-        .workloads
-        .iter()
-        .filter(move |w| known(w.obj.ns).is_some_and(|ns| ns != home))
-        .flat_map(|w| {
-            let said = |c: View<'a>| {
-                c.list("env").filter_map(|e| e.get("value")).chain(c.list("args")).chain(c.list("command")).collect::<Vec<_>>()
-            };
-            w.containers().flat_map(said).map(move |v| (v, w))
-        })
-        .filter(move |(v, _)| v.str().is_some_and(&names))
-}
-
-/// Callers that the input shows, in a namespace that does not see the routes: by `exportTo`,
-/// or by a Sidecar of theirs.
-fn callers_elsewhere<'a>(cx: &Cx<'a>, r: &Routing<'a>, out: &mut Out) {
-    let index = cx.index;
-    let versions = r.routes.iter().any(|route| route.is_split() || route.dests.iter().any(|d| d.subset.is_some()));
-    let (Some(spec), true) = (r.obj.spec(), r.in_mesh() && versions) else { return };
-    let open = exported_to(Some(spec), r.obj.ns, None);
-    if open && index.of(Kind::Sidecar).next().is_none() {
-        return;
-    }
-    let mut told = std::collections::HashSet::new();
-    for (_, routed) in &r.hosts {
-        let Host::Service { name, ns: Some(home) } = *routed else { continue };
-        for (value, w) in callers(index, name, home) {
-            let Some(ns) = w.obj.ns.filter(|ns| !told.contains(ns)) else { continue };
-            let bypass = format!("calls of {} in namespace {ns} to {name} do not obey these routes", w.obj.name);
-            if !exported_to(Some(spec), r.obj.ns, Some(ns)) {
-                told.insert(ns);
-                out.add(
-                    Finding::at(spec.key_loc("exportTo"), format!("namespace {ns} is not among them"))
-                        .related(value.loc(), format!("{} calls it", w.obj.title()))
-                        .effect(bypass)
-                        .help(format!("add {ns} to exportTo")),
-                );
-                continue;
-            }
-            // A Sidecar of the route's own namespace is judged above.
-            let full = format!("{name}.{home}.svc.cluster.local");
-            let hiding = index.of(Kind::Sidecar).filter(|s| s.ns == Some(ns) && s.ns != r.obj.ns).find_map(|s| {
-                let spec = s.spec().filter(|x| x.get("workloadSelector").is_none() && x.get("egress").is_some())?;
-                let sees = spec.list("egress").flat_map(|e| e.list("hosts")).filter_map(View::str).any(|h| imports(h, home, &full, s.ns));
-                (!sees).then_some(spec)
-            });
-            if let Some(spec) = hiding {
-                told.insert(ns);
-                out.add(
-                    Finding::at(spec.key_loc("egress"), format!("{home}/{full} is not among them"))
-                        .related(value.loc(), format!("{} calls it", w.obj.title()))
-                        .effect(bypass)
-                        .help(format!("add \"{home}/{full}\" to the hosts of an egress")),
-                );
-            }
-        }
     }
 }
 
@@ -377,7 +308,7 @@ fn hidden_by_sidecar<'a>(cx: &Cx<'a>, r: &Routing<'a>, out: &mut Out) {
     }
 }
 
-fn imports(pattern: &str, ns: &str, full: &str, own: Ns<'_>) -> bool {
+pub(super) fn imports(pattern: &str, ns: &str, full: &str, own: Ns<'_>) -> bool {
     let (space, name) = pattern.split_once('/').unwrap_or(("*", pattern));
     let space_fits = match space {
         "*" => true,

@@ -3,6 +3,7 @@
 //! A rule reads the index and reports findings. It never reads files, and it stays silent
 //! when unsure: a false alarm costs more than a missed mistake.
 
+mod callers;
 mod deployments;
 mod gateways;
 mod hosts;

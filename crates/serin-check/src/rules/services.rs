@@ -1,6 +1,6 @@
 //! Services: what they select, which ports they have, and how Istio takes those.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::subsets::contradicts;
 use super::{Cx, Out, in_ns, list, nearest, percent};
@@ -343,6 +343,7 @@ pub(super) fn nothing_limits_the_canary(cx: &Cx<'_>, out: &mut Out) {
         }
         let host = crate::object::Host::Service { name: s.obj.name, ns: s.obj.ns };
         let mut versions: Vec<(&str, Vec<usize>)> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
         for n in &s.workloads {
             let w = &index.workloads[*n];
             let Some(v) = w.label("version") else {
@@ -351,10 +352,11 @@ pub(super) fn nothing_limits_the_canary(cx: &Cx<'_>, out: &mut Out) {
             if w.pods.fixed() == Some(0) {
                 continue;
             }
-            match versions.iter_mut().find(|(have, _)| *have == v) {
-                Some((_, list)) => list.push(*n),
-                None => versions.push((v, vec![*n])),
-            }
+            let at = *places.entry(v).or_insert_with(|| {
+                versions.push((v, Vec::new()));
+                versions.len() - 1
+            });
+            versions[at].1.push(*n);
         }
         if versions.len() < 2 || index.made_by_flagger(s.obj.ns, s.obj.name) {
             continue;

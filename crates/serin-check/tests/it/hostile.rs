@@ -198,7 +198,11 @@ fn known_bombs_are_findings() {
     }
     // Much of what is asked of each line, pair or brace: minutes, if one of them is looked at again for each other.
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
-    let rule = |i: usize| format!("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a{i}}}\nspec: {{host: a, subsets: [{{name: v1}}]}}\n---\n");
+    let rule = |i: usize| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a{i}}}\nspec: {{host: a, subsets: [{{name: v1}}]}}\n---\n"
+        )
+    };
     let many = [
         format!("{service}{}", "# serin: ignore[SRN301] x\n".repeat(20_000)),
         format!("{}{service}", "# serin: ignore[SRN301] x\n".repeat(20_000)),
