@@ -63,8 +63,6 @@ pub(crate) struct Family<'a> {
     pub(crate) arms: Vec<Arm<'a>>,
     /// Which arm is stable: the one with most weight, then most pods, then the first.
     pub(crate) stable: usize,
-    /// The service, if all versions stand behind one.
-    pub(crate) service: Option<usize>,
     /// Some split in the input divides requests between them.
     pub(crate) split: bool,
 }
@@ -326,8 +324,7 @@ impl<'a> Index<'a> {
                 };
                 arms.push(Arm { name: dest.label(), workloads, share: Some(route.share(dest)), dest: Some(*dest) });
             }
-            let service = route.dests.iter().map(|d| self.service_number(d.host)).reduce(|a, b| if a == b { a } else { None }).flatten();
-            self.add_family(&mut families, arms, service, true);
+            self.add_family(&mut families, arms, true);
         }
         // Subsets that nothing in the input routes to: the split may be in the cluster.
         for rule in &self.rules {
@@ -341,12 +338,12 @@ impl<'a> Index<'a> {
                 .map(|s| Arm { name: s.name, workloads: self.in_subset(service, s), share: None, dest: None })
                 .filter(|a| !a.workloads.is_empty())
                 .collect();
-            self.add_family(&mut families, arms, Some(number), false);
+            self.add_family(&mut families, arms, false);
         }
         self.families = families.list;
     }
 
-    fn add_family(&self, families: &mut Families<'a>, arms: Vec<Arm<'a>>, service: Option<usize>, split: bool) {
+    fn add_family(&self, families: &mut Families<'a>, arms: Vec<Arm<'a>>, split: bool) {
         let mut kept: Vec<Arm<'a>> = Vec::new();
         for arm in arms {
             let overlap = |a: &Arm<'_>| a.workloads.iter().any(|n| arm.workloads.contains(n));
@@ -378,7 +375,7 @@ impl<'a> Index<'a> {
             let n = families.list.len();
             families.of_workload.entry(m).or_default().push(n);
         }
-        families.list.push(Family { arms: kept, stable, service, split });
+        families.list.push(Family { arms: kept, stable, split });
     }
 }
 
