@@ -80,7 +80,7 @@ pub fn version_label(spec: &CanaryReleaseSpec) -> &str {
     spec.version.as_ref().and_then(|v| v.label.as_deref()).unwrap_or(defaults::LABEL)
 }
 
-/// The name of the only source of metrics that is carried out.
+/// The name by which `spec.analysis.source` asks for Istio's proxies themselves.
 pub const PROXIES: &str = "Proxies";
 
 struct Problems(Vec<Problem>);
@@ -119,11 +119,6 @@ impl Problems {
         }
         if spec.deletion_policy == Some(DeletionPolicySpec::ReturnToStable) {
             self.add("spec.deletionPolicy", "not supported yet: spec.deletionPolicy: ReturnToStable; write Leave");
-        }
-        if let Some(source) = spec.analysis.as_ref().and_then(|a| a.source.as_deref())
-            && source != PROXIES
-        {
-            self.add("spec.analysis.source", format!("not supported yet: spec.analysis.source: {source:?}; the only source is {PROXIES}, or leave the field out"));
         }
     }
 
@@ -347,7 +342,7 @@ mod tests {
         }));
         for path in [
             "spec.policy", "spec.mode", "spec.deletionPolicy", "spec.traffic.match", "spec.traffic.mirror", "spec.traffic.destinations", "spec.scaling.retireAfter",
-            "spec.hooks", "spec.notify", "spec.analysis.source", "spec.analysis.metrics[0].promql", "spec.analysis.metrics[1].latency.quantile",
+            "spec.hooks", "spec.notify", "spec.analysis.metrics[0].promql", "spec.analysis.metrics[1].latency.quantile",
             "spec.analysis.metrics[1].latency.mayGrow",
         ] {
             let start = format!("{path}: not supported yet: {path}");

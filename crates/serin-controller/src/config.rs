@@ -1,5 +1,6 @@
 //! What the controller is told at its start. Deliberately reads no environment and no files: the binary does.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -30,9 +31,26 @@ pub struct Config {
     pub clock: Clock,
     /// Only this namespace; `None`: all.
     pub namespace: Option<String>,
-    /// Where requests are counted.
+    /// Where requests are counted for a release that names no source.
     pub source: Source,
+    /// What a release may name in `spec.analysis.source`; `Proxies` is known wherever it is the source of the others.
+    pub sources: BTreeMap<String, Source>,
 }
+
+impl Config {
+    /// The usual one: all namespaces, counted at Istio's proxies.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, namespace: None, source: Source::Proxies { port: PROXIES_PORT }, sources: BTreeMap::new() }
+    }
+
+    /// Whether proxies are read at all.
+    pub(crate) fn reads_proxies(&self) -> bool {
+        std::iter::once(&self.source).chain(self.sources.values()).any(|s| matches!(s, Source::Proxies { .. }))
+    }
+}
+
+/// Istio's port of a proxy's own metrics.
+pub const PROXIES_PORT: u16 = 15_090;
 
 /// What a controller in a cluster is told beside it.
 #[derive(Clone, Debug)]

@@ -20,6 +20,7 @@ use serin_core::units::{ObjectName, Timestamp};
 use crate::act::{ActError, Hands, Haste, Work};
 use crate::config::{Clock, now};
 use crate::kinds::Kind;
+use crate::observe::choose::{SourceChoice, Sources};
 use crate::observe::project::Release;
 use crate::observe::seen::{Seen, Subject, look};
 use crate::observe::source::{Arm, ArmQuery};
@@ -29,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) hands: Hands,
     pub(crate) clock: Clock,
     pub(crate) root_namespace: String,
+    pub(crate) sources: Arc<Sources>,
 }
 
 /// What a turn is given.
@@ -84,7 +86,14 @@ impl Context {
             Ok(read) => read,
             Err(problems) => return self.say_invalid(&release, status.as_ref(), &problems).await,
         };
-        let plan = match plan_of(&spec) {
+        let source = self.sources.choose(spec.analysis.as_ref().and_then(|a| a.source.as_deref()));
+        let planned = match (plan_of(&spec), &source) {
+            (Ok(plan), Ok(_)) => Ok(plan),
+            (Ok(_), Err(problem)) => Err(vec![problem.clone()]),
+            (Err(problems), source) => Err(problems.into_iter().chain(source.as_ref().err().cloned()).collect()),
+        };
+        let source = source.unwrap_or_default();
+        let plan = match planned {
             Ok(plan) => plan,
             Err(problems) => match way_back(&release, &spec, &state) {
                 Some(plan) => plan,
@@ -109,7 +118,7 @@ impl Context {
         if let Some(what) = given.trouble {
             decision.reasons.insert(0, Reason::Obstacle { code: "ActionFailed".into(), what });
         }
-        let looked = Looked { release: &release, plan: &plan, state: &state, status: status.as_ref(), seen: &seen, now };
+        let looked = Looked { release: &release, plan: &plan, state: &state, status: status.as_ref(), seen: &seen, source: &source, now };
         self.carry_out(&looked, &decision).await
     }
 
@@ -153,7 +162,7 @@ impl Context {
 
     /// Writes the status if there is something to say. At rest nothing is written.
     async fn write(&self, looked: &Looked<'_>, decision: &Decision, routes_first: bool) -> Result<(), ActError> {
-        let Looked { release, plan, state, seen, status: previous, now } = looked;
+        let Looked { release, plan, state, seen, status: previous, now, .. } = looked;
         let rendering = Rendering { plan, seen: &seen.observation, decision, generation: release.generation, previous: *previous, now: *now };
         let status = status_of(&rendering);
         let says_something = match previous {
@@ -200,6 +209,7 @@ struct Looked<'a> {
     state: &'a State,
     status: Option<&'a CanaryReleaseStatus>,
     seen: &'a Seen,
+    source: &'a SourceChoice,
     now: Timestamp,
 }
 
@@ -261,6 +271,7 @@ fn query(looked: &Looked<'_>, decision: &Decision) -> Option<(ArmQuery, Duration
         canary: arm(&rollout.canary),
         edges,
         interval,
+        source: looked.source.clone(),
     };
     Some((query, interval))
 }

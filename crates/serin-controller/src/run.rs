@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::act::{ActError, DESK, Hands};
-use crate::config::{Config, Options, Source, now};
+use crate::config::{Config, Options, now};
 use crate::kinds::Kind;
 use crate::lease::Candidate;
 use crate::look::{Context, Given, Turn};
 use crate::metrics::{Metrics, TurnResult};
+use crate::observe::choose::Sources;
 use crate::observe::cluster::Cluster;
-use crate::observe::proxies::Proxies;
 use crate::observe::source::{ArmQuery, Cursor, MetricSource, Polled};
 use crate::serve::{bind, serve};
 use crate::watch::{WatchEvent, watch};
@@ -82,7 +82,7 @@ pub async fn run_with(client: kube::Client, config: Config, options: Options, st
     });
     let mut cluster = Cluster::default();
     let (out, events) = mpsc::channel(4096);
-    let pods = matches!(config.source, Source::Proxies { .. }).then_some(Kind::Pod);
+    let pods = config.reads_proxies().then_some(Kind::Pod);
     let mut watches = JoinSet::new();
     for kind in Kind::ALWAYS.into_iter().chain(pods) {
         let scope = config.namespace.clone();
@@ -91,14 +91,13 @@ pub async fn run_with(client: kube::Client, config: Config, options: Options, st
     }
     drop(out);
     let cluster = Arc::new(RwLock::new(cluster));
-    let source: Arc<dyn MetricSource> = match &config.source {
-        Source::Proxies { port } => Arc::new(Proxies::new(cluster.clone(), config.clock.clone(), *port)),
-        Source::Custom(source) => source.clone(),
-    };
+    let sources = Arc::new(Sources::new(&config, &cluster));
+    let source: Arc<dyn MetricSource> = sources.clone();
     let context = Context {
         hands: Hands { client, cluster: cluster.clone(), identity: options.identity, desk: Arc::new(Semaphore::new(DESK)) },
         clock: config.clock.clone(),
         root_namespace: options.root_namespace,
+        sources,
     };
     let mut engine = Engine {
         context: Arc::new(context),
@@ -347,7 +346,7 @@ impl Engine {
         }
         match turn.query {
             Some((query, interval)) => {
-                let same = slot.query.as_ref().is_some_and(|(old, _)| old.rollout == query.rollout && old.stable == query.stable && old.canary == query.canary);
+                let same = slot.query.as_ref().is_some_and(|(old, _)| old.rollout == query.rollout && old.stable == query.stable && old.canary == query.canary && old.source == query.source);
                 if !same {
                     slot.cursor = None;
                     slot.answer = None;

@@ -10,6 +10,7 @@ mod exit;
 mod istio;
 mod lab;
 mod out;
+mod sources;
 mod split;
 mod view;
 mod web;

@@ -3,6 +3,7 @@
 //!
 //! Deliberately writes nothing.
 
+pub mod choose;
 pub mod cluster;
 pub mod exposition;
 mod hash;

@@ -13,6 +13,8 @@ use serin_core::observe::{Reading, SourceProblem};
 use serin_core::route::ServiceName;
 use serin_core::units::{ObjectName, Timestamp, VersionName};
 
+use super::choose::SourceChoice;
+
 /// One arm, as metrics name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arm {
@@ -37,6 +39,8 @@ pub struct ArmQuery {
     pub edges: Vec<f64>,
     /// How often it is asked: what is older than three of these is stale.
     pub interval: Duration,
+    /// Which source is asked.
+    pub source: SourceChoice,
 }
 
 /// Where a source stood after a reading. Opaque: each source packs what it needs to go on.

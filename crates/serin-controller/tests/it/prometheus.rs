@@ -28,6 +28,8 @@ struct Stored {
     /// Headers of the last question.
     headers: BTreeMap<String, String>,
     questions: Vec<String>,
+    /// Takes questions and never answers.
+    silent: bool,
 }
 
 #[derive(Clone)]
@@ -40,29 +42,27 @@ const BEGIN: f64 = 1_700_000_000.0;
 
 impl Fake {
     async fn start() -> Self {
+        Self::serve("http", None).await
+    }
+
+    async fn serve(scheme: &str, tls: Option<tokio_rustls::TlsAcceptor>) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/prom", listener.local_addr().expect("an address"));
+        let url = format!("{scheme}://{}/prom", listener.local_addr().expect("an address"));
         let stored = Arc::new(Mutex::new(Stored { now: BEGIN, ..Stored::default() }));
         let fake = Self { stored: stored.clone(), url };
         tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
-                let stored = stored.clone();
+                let (stored, tls) = (stored.clone(), tls.clone());
                 tokio::spawn(async move {
-                    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                        let stored = stored.clone();
-                        async move {
-                            let headers = request.headers().iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap_or_default().to_owned())).collect();
-                            let path = request.uri().path().to_owned();
-                            let body = request.into_body().collect().await.expect("a body").to_bytes();
-                            let mut stored = stored.lock().expect("stored");
-                            stored.headers = headers;
-                            let (status, answer) = if path == "/prom/api/v1/query" { stored.answer(&String::from_utf8_lossy(&body)) } else { (404, json!({})) };
-                            let response = http::Response::builder().status(status).body(Full::new(bytes::Bytes::from(answer.to_string())));
-                            Ok::<_, std::convert::Infallible>(response.expect("a response"))
+                    match tls {
+                        None => stored_answers(stored, stream).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                stored_answers(stored, stream).await;
+                            }
                         }
-                    });
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    }
                 });
             }
         });
@@ -80,6 +80,28 @@ impl Fake {
     fn edit(&self, change: impl FnOnce(&mut Stored)) {
         change(&mut self.stored.lock().expect("stored"));
     }
+}
+
+/// Answers the questions of one connection.
+async fn stored_answers(stored: Arc<Mutex<Stored>>, stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static) {
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let stored = stored.clone();
+        async move {
+            let headers = request.headers().iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap_or_default().to_owned())).collect();
+            let path = request.uri().path().to_owned();
+            let body = request.into_body().collect().await.expect("a body").to_bytes();
+            let silent = stored.lock().expect("stored").silent;
+            if silent {
+                std::future::pending::<()>().await;
+            }
+            let mut stored = stored.lock().expect("stored");
+            stored.headers = headers;
+            let (status, answer) = if path == "/prom/api/v1/query" { stored.answer(&String::from_utf8_lossy(&body)) } else { (404, json!({})) };
+            let response = http::Response::builder().status(status).body(Full::new(bytes::Bytes::from(answer.to_string())));
+            Ok::<_, std::convert::Infallible>(response.expect("a response"))
+        }
+    });
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
 impl Stored {
@@ -162,6 +184,7 @@ fn labels(instance: &str, workload: &str, more: &[(&str, &str)]) -> Vec<(String,
         ("job", "envoy"),
         ("instance", instance),
         ("reporter", "source"),
+        ("request_protocol", "http"),
         ("destination_workload", workload),
         ("destination_workload_namespace", "shop"),
         ("destination_service", "cart.shop.svc.cluster.local"),
@@ -303,7 +326,7 @@ async fn replicas_of_one_prometheus_count_once() {
     for (at, n) in [(0.0, 10.0), (10.0, 25.0)] {
         for replica in ["a", "b"] {
             fake.edit(|s| {
-                let labels = labels("p", "cart-v2", &[("response_code", "200"), ("prometheus_replica", replica)]);
+                let labels = labels("p", "cart-v2", &[("response_code", "200"), ("response_flags", "-"), ("prometheus_replica", replica)]);
                 let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
                 s.put(at, "istio_requests_total", &labels, n);
                 s.now = BEGIN + at;
@@ -441,4 +464,98 @@ fn options_that_cannot_be_used_are_said() {
     }
     let ca = PrometheusOptions { ca: Some(b"no certificate".to_vec()), ..PrometheusOptions::new("https://x") };
     assert!(Prometheus::new(&ca, clock).is_err());
+}
+
+/// Certificates of a server, a client, and whoever vouches for both.
+struct Papers {
+    ca: String,
+    server: tokio_rustls::rustls::ServerConfig,
+    client: (Vec<u8>, Vec<u8>),
+}
+
+/// A server that is asked by whoever shows a certificate of its CA, or by anybody.
+fn papers(wants_client: bool) -> Papers {
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio_rustls::rustls::server::WebPkiClientVerifier;
+    use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
+
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut ca = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_certificate = ca.self_signed(&ca_key).expect("a certificate");
+    let issuer = Issuer::new(ca, ca_key);
+    let leaf = |name: &str, usage: ExtendedKeyUsagePurpose| {
+        let key = KeyPair::generate().expect("a key");
+        let mut leaf = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        leaf.extended_key_usages = vec![usage];
+        let certificate = leaf.signed_by(&key, &issuer).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    };
+    let (certificate, key) = leaf("127.0.0.1", ExtendedKeyUsagePurpose::ServerAuth);
+    let client = leaf("serin", ExtendedKeyUsagePurpose::ClientAuth);
+    let provider = Arc::new(crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().expect("versions");
+    let builder = if wants_client {
+        let mut roots = RootCertStore::empty();
+        roots.add(ca_certificate.der().clone()).expect("a root");
+        builder.with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().expect("a verifier"))
+    } else {
+        builder.with_no_client_auth()
+    };
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate")];
+    let server = builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key")).expect("a server");
+    Papers { ca: ca_certificate.pem(), server, client: (client.0.into_bytes(), client.1.into_bytes()) }
+}
+
+#[tokio::test]
+async fn a_server_is_trusted_by_the_ca_that_is_given_and_by_no_other() {
+    let papers = papers(false);
+    let fake = Fake::serve("https", Some(Arc::new(papers.server).into())).await;
+    fake.edit(|s| s.scrape(0.0, "a", &[("v1", "200", 1.0)]));
+    poll(&fake.source(|o| o.ca = Some(papers.ca.clone().into_bytes())), &mut None).await.expect("a reading");
+    let other = self::papers(false).ca.into_bytes();
+    let what = unreachable(poll(&fake.source(|o| o.ca = Some(other)), &mut None).await);
+    assert!(what.contains("certificate"), "{what}");
+}
+
+#[tokio::test]
+async fn a_server_that_wants_a_certificate_is_shown_one() {
+    let papers = papers(true);
+    let fake = Fake::serve("https", Some(Arc::new(papers.server).into())).await;
+    fake.edit(|s| s.scrape(0.0, "a", &[("v1", "200", 1.0)]));
+    let trusting = |o: &mut PrometheusOptions| o.ca = Some(papers.ca.clone().into_bytes());
+    unreachable(poll(&fake.source(trusting), &mut None).await);
+    let shown = fake.source(|o| {
+        trusting(o);
+        o.identity = Some(papers.client.clone());
+    });
+    poll(&shown, &mut None).await.expect("a reading");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_silent_is_given_up_after_two_intervals() {
+    let fake = Fake::start().await;
+    fake.edit(|s| s.silent = true);
+    let begin = tokio::time::Instant::now();
+    let what = unreachable(poll(&fake.source(|_| {}), &mut None).await);
+    assert!(what.contains("no answer within 20 s") && what.contains(&fake.url), "{what}");
+    assert_eq!(begin.elapsed().as_secs(), 20);
+    unreachable(poll(&fake.source(|o| o.timeout = Duration::from_secs(3)), &mut None).await);
+    assert_eq!(begin.elapsed().as_secs(), 23, "the configuration's own timeout is shorter");
+}
+
+#[tokio::test]
+async fn labels_without_which_failures_pass_unseen_are_asked_for_before_anything_moves() {
+    for lacking in ["response_code", "request_protocol", "response_flags"] {
+        let fake = Fake::start().await;
+        fake.edit(|s| {
+            let all = labels("a", "cart-v1", &[("response_code", "200"), ("response_flags", "-")]);
+            let rest: Vec<(&str, &str)> = all.iter().filter(|(n, _)| n != lacking).map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            s.put(0.0, "istio_requests_total", &rest, 10.0);
+        });
+        let what = missing(poll(&fake.source(|_| {}), &mut None).await);
+        assert!(what.contains(&format!("no label {lacking}")), "{what}");
+    }
 }

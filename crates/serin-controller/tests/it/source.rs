@@ -25,6 +25,7 @@ pub(crate) fn query(edges: &[f64]) -> ArmQuery {
         canary: arm("v2"),
         edges: edges.to_vec(),
         interval: std::time::Duration::from_secs(10),
+        source: serin_controller::SourceChoice::Usual,
     }
 }
 

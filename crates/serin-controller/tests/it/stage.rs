@@ -356,7 +356,7 @@ impl Stage {
 
     pub(crate) fn config(&self) -> Config {
         let source = serin_controller::Source::Custom(Arc::new(WorldSource(self.actor.clone())));
-        Config { clock: self.clock.clone(), namespace: None, source }
+        Config { source, ..Config::new(self.clock.clone()) }
     }
 
     /// Lets the story happen, with the controller restarted should it be killed.

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use kube::{Client, Config as KubeConfig};
-use serin_controller::{Config, LeaseOptions, Options, Prometheus, PrometheusOptions, Source};
+use serin_controller::{Config, LeaseOptions, Options, Source};
 use serin_core::route::rules::ROOT_NAMESPACE;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ use crate::out;
 /// Run the controller
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Uses the kubeconfig, or in a pod the pod's own account. --namespace limits it to one namespace.\nSIGTERM and Ctrl-C let the looks that are under way end; traffic stays exactly where it is.\n\nExit codes: 0 ended as asked; 2 it could not start; 130 interrupted.\n\nExamples:\n  serin controller\n  serin controller --namespace shop --log json\n  serin controller --leader-elect --listen 0.0.0.0:8081"
+    after_help = "Uses the kubeconfig, or in a pod the pod's own account. --namespace limits it to one namespace.\nSIGTERM and Ctrl-C let the looks that are under way end; traffic stays exactly where it is.\n\nExit codes: 0 ended as asked; 2 it could not start; 130 interrupted.\n\nExamples:\n  serin controller\n  serin controller --namespace shop --log json\n  serin controller --leader-elect --listen 0.0.0.0:8081\n  serin controller --source prometheus --prometheus-url http://prometheus.monitoring:9090"
 )]
 pub(crate) struct ControllerArgs {
     /// Where requests are counted: proxies reads Istio's proxies themselves, prometheus asks one that does
@@ -38,6 +39,21 @@ pub(crate) struct ControllerArgs {
     /// A header to send to it, as X-Scope-OrgID=team; may be given several times
     #[arg(long, value_name = "NAME=VALUE", requires = "prometheus_url", value_parser = header)]
     prometheus_header: Vec<(String, String)>,
+    /// A file with the certificate (PEM) to show to it
+    #[arg(long, value_name = "FILE", requires = "prometheus_key")]
+    prometheus_certificate: Option<PathBuf>,
+    /// A file with that certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "prometheus_certificate")]
+    prometheus_key: Option<PathBuf>,
+    /// The longest that an answer of it may take
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, requires = "prometheus_url")]
+    prometheus_timeout: Option<Duration>,
+    /// How far behind the clock it is asked, as scrapes are stored some time after their moment [default: 2s]
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, requires = "prometheus_url")]
+    prometheus_delay: Option<Duration>,
+    /// A file (YAML) with sources that releases may name in spec.analysis.source; see docs/prometheus.md
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "prometheus_url"])]
+    config: Option<PathBuf>,
     /// Act only while holding a lease: of several controllers one is in charge
     #[arg(long)]
     leader_elect: bool,
@@ -80,21 +96,25 @@ enum LogFormat {
 impl ControllerArgs {
     fn config(&self, namespace: Option<String>) -> Result<Config, Failure> {
         let config = config(namespace);
-        let source = match (self.source, &self.prometheus_url) {
-            (SourceKind::Prometheus, Some(url)) => {
-                let read = |p: &PathBuf| std::fs::read(p).map_err(|e| Failure::new(format!("cannot read {}: {e}", p.display())));
-                let options = PrometheusOptions {
-                    token_file: self.prometheus_token_file.clone(),
-                    ca: self.prometheus_ca.as_ref().map(read).transpose()?,
-                    headers: self.prometheus_header.clone(),
-                    ..PrometheusOptions::new(url)
-                };
-                let source = Prometheus::new(&options, config.clock.clone()).map_err(|e| Failure::new(format!("cannot ask Prometheus at {url}: {e}")))?;
-                Source::Custom(Arc::new(source))
-            }
-            (SourceKind::Prometheus | SourceKind::Proxies, _) => Source::Proxies { port: self.proxies_port },
+        if let Some(file) = &self.config {
+            return crate::sources::read(file, config);
+        }
+        let (SourceKind::Prometheus, Some(url)) = (self.source, &self.prometheus_url) else {
+            return Ok(Config { source: Source::Proxies { port: self.proxies_port }, ..config });
         };
-        Ok(Config { source, ..config })
+        let named = crate::sources::Prometheus {
+            url: url.clone(),
+            token_file: self.prometheus_token_file.clone(),
+            ca_file: self.prometheus_ca.clone(),
+            certificate_file: self.prometheus_certificate.clone(),
+            key_file: self.prometheus_key.clone(),
+            headers: self.prometheus_header.iter().cloned().collect(),
+            timeout: self.prometheus_timeout,
+            delay: self.prometheus_delay,
+            ..crate::sources::Prometheus::default()
+        };
+        let source = named.source(&config.clock)?;
+        Ok(Config { sources: [("Prometheus".to_string(), source.clone())].into(), source, ..config })
     }
 
     fn options(&self, namespace: &str) -> Options {
@@ -109,11 +129,8 @@ impl ControllerArgs {
     }
 }
 
-/// Istio's port of a proxy's own metrics.
-const PROXIES_PORT: u16 = 15_090;
-
 fn config(namespace: Option<String>) -> Config {
-    Config { clock: Arc::new(jiff::Timestamp::now), namespace, source: Source::Proxies { port: PROXIES_PORT } }
+    Config { namespace, ..Config::new(Arc::new(jiff::Timestamp::now)) }
 }
 
 /// Runs until it is told to end.

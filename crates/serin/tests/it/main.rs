@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod deploy;
 mod examples;
+mod prometheus;
 mod readme;
 mod support;
 mod survival;

@@ -234,3 +234,10 @@ pub fn missing_edge(arms: &[Series], query: &ArmQuery) -> Option<f64> {
     let has = |edge: &f64| arms.iter().any(|s| s.label("__name__") == DURATION_BUCKET && s.label("le").parse::<f64>().is_ok_and(|le| le == *edge));
     query.edges.iter().copied().find(|edge| timed && !has(edge))
 }
+
+/// A label without which failures cannot be told from answers, and which no series of the arms has.
+pub fn missing_label(arms: &[Series]) -> Option<&'static str> {
+    let requests: Vec<&Series> = arms.iter().filter(|s| s.label("__name__") == REQUESTS).collect();
+    let lacks = |label: &&str| !requests.is_empty() && requests.iter().all(|s| s.label(label).is_empty());
+    ["response_code", "request_protocol", "response_flags"].into_iter().find(lacks)
+}

@@ -15,7 +15,7 @@ use serin_core::units::Timestamp;
 
 use self::client::Asker;
 pub use self::client::{OptionsError, PrometheusOptions};
-use self::matrix::{Scrapes, Series, Target, deduplicated, history, missing_edge, newest, reading, targets_of_new_series, usual_gap};
+use self::matrix::{Scrapes, Series, Target, deduplicated, history, missing_edge, missing_label, newest, reading, targets_of_new_series, usual_gap};
 use super::source::{ArmQuery, Cursor, MetricSource, Polled, beginning};
 use crate::config::{Clock, now};
 
@@ -25,6 +25,9 @@ const LOOKBACK: Duration = Duration::from_secs(300);
 const PAST: Duration = Duration::from_secs(1800);
 /// A gap longer than this is not made up for: the reading begins anew.
 const LONGEST_GAP: Duration = Duration::from_secs(6 * 3600);
+
+/// The least time that an answer may take, whatever the interval.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Prometheus {
@@ -78,6 +81,14 @@ impl Prometheus {
         if !fresh {
             self.check_all(query, arms.is_empty(), at, oldest).await?;
         }
+        if let Some(label) = missing_label(arms) {
+            return Err(SourceProblem::Missing {
+                what: format!(
+                    "istio_requests_total of {} has no label {label}, so failures would pass unseen: check the mesh's telemetry settings, and what {} drops by relabelling",
+                    query.service, self.asker.shown
+                ),
+            });
+        }
         let Some(edge) = missing_edge(arms, query) else { return Ok(()) };
         let edges = self.asker.values(&edges_query(query), seconds(at)).await.map_err(|what| self.unreachable(&what))?;
         let mut edges: Vec<f64> = edges.iter().filter_map(|v| v.metric.get("le")?.parse().ok()).filter(|e: &f64| e.is_finite()).collect();
@@ -125,7 +136,10 @@ impl MetricSource for Prometheus {
     fn poll(&self, query: ArmQuery, cursor: Option<Cursor>) -> BoxFuture<'_, Polled> {
         async move {
             let from = cursor.and_then(|c| c.get::<Timestamp>()).map(|t| *t);
-            let (reading, to) = self.read(&query, from).await?;
+            // A release that is read every second shall not wait ten for the news that nobody answers.
+            let patience = (query.interval * 2).max(SHORTEST_PATIENCE);
+            let read = tokio::time::timeout(patience, self.read(&query, from)).await;
+            let (reading, to) = read.unwrap_or_else(|_| Err(self.unreachable(&format!("no answer within {} s", patience.as_secs_f64()))))?;
             Ok((reading, Cursor::new(to)))
         }
         .boxed()
@@ -218,6 +232,7 @@ mod tests {
             canary: arm("x\"} or vector(1)\n"),
             edges: vec![500.0, 0.5],
             interval: Duration::from_secs(10),
+            source: crate::SourceChoice::Usual,
         };
         assert_eq!(
             arms_labels(&query),
