@@ -45,11 +45,67 @@ fn excluding<'a>(s: &Selector<'a>, have: &Labels<'a>) -> crate::source::Loc {
 }
 
 /// Policies of a kind that select stable's pods and not those of a canary that takes part.
+/// What a policy for all pods of a namespace does for those that no other one selects.
+enum Blanket {
+    /// Nothing that differs, as far as this rule can tell: it stays silent.
+    Covers,
+    /// It shuts out whom no other policy lets in.
+    Shuts(String),
+    /// Something else than the one for stable.
+    Differs,
+}
+
+/// Policies without a selector, of the namespace or of the mesh's root.
+fn blanket<'a>(cx: &Cx<'a>, obj: &Object<'a>, canary: &Workload<'a>) -> Option<Blanket> {
+    let field = |o: &Object<'a>, key: &str| o.spec().and_then(|s| s.get(key));
+    let for_all = |o: &Object<'a>| match o.kind {
+        Kind::NetworkPolicy => Selector::read(field(o, "podSelector")).is_empty(),
+        // Of these, one without a selector selects nothing.
+        Kind::PodDisruptionBudget | Kind::PodMonitor => field(o, "selector").is_some_and(|s| Selector::read(Some(s)).is_empty()),
+        _ => selector(o).is_none() && field(o, "targetRef").is_none() && field(o, "targetRefs").is_none(),
+    };
+    let reaches = |o: &Object<'a>| match o.kind {
+        Kind::PodMonitor => sees(o, canary.obj.ns),
+        Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication => {
+            may_be_same(o.ns, canary.obj.ns) || o.ns == Some("istio-system")
+        }
+        _ => may_be_same(o.ns, canary.obj.ns),
+    };
+    let mut found: Vec<&Object<'a>> = cx.index.of(obj.kind).filter(|o| o.id != obj.id && reaches(o) && for_all(o)).collect();
+    let text = |o: &Object<'a>, path: &[&str]| o.spec().and_then(|s| s.at(path)).and_then(View::str);
+    match obj.kind {
+        Kind::AuthorizationPolicy => {
+            let action = |o: &Object<'a>| text(o, &["action"]).unwrap_or("ALLOW");
+            found.retain(|o| action(o) == action(obj));
+            let nothing = |o: &&Object<'a>| o.spec().is_none_or(|s| s.list("rules").next().is_none());
+            match found.first() {
+                None => None,
+                Some(o) if action(obj) == "ALLOW" && found.iter().all(nothing) => Some(Blanket::Shuts(o.title())),
+                Some(_) => Some(Blanket::Covers),
+            }
+        }
+        Kind::PeerAuthentication => {
+            let mode = |o: &Object<'a>| text(o, &["mtls", "mode"]);
+            found.first().map(|o| if mode(o) == mode(obj) { Blanket::Covers } else { Blanket::Differs })
+        }
+        Kind::NetworkPolicy => {
+            let shut = |o: &&Object<'a>| o.spec().is_some_and(|s| s.list("ingress").next().is_none() && s.list("egress").next().is_none());
+            match found.first() {
+                None => None,
+                Some(o) if found.iter().all(shut) => Some(Blanket::Shuts(o.title())),
+                Some(_) => Some(Blanket::Covers),
+            }
+        }
+        Kind::RequestAuthentication | Kind::PodDisruptionBudget | Kind::PodMonitor => found.first().map(|_| Blanket::Covers),
+        _ => None,
+    }
+}
+
 fn forgotten<'c, 'a>(
     cx: &'c Cx<'a>,
     kind: Kind,
     group: impl Fn(&Object<'a>) -> Option<&'a str>,
-    mut tell: impl FnMut(&Object<'a>, crate::source::Loc, &Family<'a>, &'c Workload<'a>, &str),
+    mut tell: impl FnMut(&Object<'a>, crate::source::Loc, &Family<'a>, &'c Workload<'a>, &str, Option<&str>),
 ) {
     let all: Vec<(&Object<'a>, Selector<'a>)> = cx.index.of(kind).filter_map(|o| Some((o, selector(o)?))).collect();
     if all.is_empty() {
@@ -61,15 +117,23 @@ fn forgotten<'c, 'a>(
         for arm in family.canaries() {
             for canary in workloads(cx, &arm.workloads) {
                 for (obj, s) in &all {
-                    let here = |o: &Object<'_>| may_be_same(o.ns, canary.obj.ns);
+                    let here = |o: &Object<'_>| match kind {
+                        Kind::PodMonitor => sees(o, canary.obj.ns),
+                        _ => may_be_same(o.ns, canary.obj.ns),
+                    };
                     if !here(obj) || !stable.iter().any(|w| s.selects(&w.labels)) || s.selects(&canary.labels) {
                         continue;
                     }
                     let covered = all.iter().any(|(o, other)| here(o) && group(o) == group(obj) && other.selects(&canary.labels));
-                    if covered || !told.insert((obj.id, canary.obj.id)) {
+                    let all_pods = blanket(cx, obj, canary);
+                    if covered || matches!(all_pods, Some(Blanket::Covers)) || !told.insert((obj.id, canary.obj.id)) {
                         continue;
                     }
-                    tell(obj, excluding(s, &canary.labels), family, canary, arm.name);
+                    let shut = match &all_pods {
+                        Some(Blanket::Shuts(by)) => Some(by.as_str()),
+                        _ => None,
+                    };
+                    tell(obj, excluding(s, &canary.labels), family, canary, arm.name, shut);
                 }
             }
         }
@@ -81,12 +145,16 @@ fn usual(cx: &Cx<'_>, out: &mut Out, kind: Kind, effect: impl Fn(&str, &Object<'
     forgotten(
         cx,
         kind,
-        |o| o.spec().and_then(|s| s.str_at("action")),
-        |obj, loc, family, canary, arm| {
+        |o| o.spec().and_then(|s| s.str_at("action")).or(Some("ALLOW")),
+        |obj, loc, family, canary, arm, shut| {
+            let effect = match shut {
+                Some(by) => format!("{by} is for all pods and lets nobody in: calls to {arm} are refused"),
+                None => effect(arm, obj),
+            };
             out.add(
                 Finding::at(loc, format!("{} alone; {arm} is left out", family.stable_arm().name))
                     .related(canary.labels_loc(), format!("pods of {arm}"))
-                    .effect(effect(arm, obj))
+                    .effect(effect)
                     .help("select by a label that all versions share, for instance `app`"),
             );
         },
@@ -271,6 +339,13 @@ pub(super) fn only_stable_admitted(cx: &Cx<'_>, out: &mut Out) {
 
 type Told = std::collections::HashSet<crate::source::Loc>;
 
+/// The identities that a rule of an AuthorizationPolicy names.
+fn callers_of(rule: View<'_>) -> Vec<(View<'_>, &str)> {
+    let sources = rule.list("from").filter_map(|f| f.get("source")).flat_map(|s| s.list("principals").chain(s.list("serviceAccounts")));
+    let conditions = rule.list("when").filter(|c| c.str_at("key") == Some("source.principal")).flat_map(|c| c.list("values"));
+    sources.chain(conditions).filter_map(|v| Some((v, v.str()?))).collect()
+}
+
 fn principals(cx: &Cx<'_>, stable: &Workload<'_>, canary: &Workload<'_>, arm: &str, told: &mut Told, out: &mut Out) {
     let (a, b) = (account(stable), account(canary));
     if a == b {
@@ -287,16 +362,23 @@ fn principals(cx: &Cx<'_>, stable: &Workload<'_>, canary: &Workload<'_>, arm: &s
         if !matches!(spec.str_at("action"), None | Some("ALLOW")) {
             continue;
         }
-        let sources = spec.list("rules").flat_map(|r| r.list("from")).filter_map(|f| f.get("source"));
-        let conditions = spec.list("rules").flat_map(|r| r.list("when"));
-        let listed: Vec<(View<'_>, &str)> = sources
-            .flat_map(|s| s.list("principals").chain(s.list("serviceAccounts")))
-            .chain(conditions.filter(|c| c.str_at("key") == Some("source.principal")).flat_map(|c| c.list("values")))
-            .filter_map(|v| Some((v, v.str()?)))
-            .collect();
+        // A rule that asks for no caller lets both in.
+        if spec.list("rules").any(|r| r.get("from").is_none() && r.get("when").is_none()) {
+            continue;
+        }
+        let listed: Vec<(View<'_>, &str)> = spec.list("rules").flat_map(callers_of).collect();
         let admits = |sa: &str| listed.iter().find(|(_, p)| named(p, sa));
         let Some((at, _)) = admits(a) else { continue };
-        if admits(b).is_some() || !told.insert(at.loc()) {
+        // Several policies add up: another one may let the canary in.
+        let elsewhere = cx.index.of(Kind::AuthorizationPolicy).any(|other| {
+            let Some(spec) = other.spec().filter(|_| other.id != policy.id && may_be_same(other.ns, policy.ns)) else { return false };
+            matches!(spec.str_at("action"), None | Some("ALLOW"))
+                && spec.list("rules").any(|r| {
+                    let open = r.get("from").is_none() && r.get("when").is_none();
+                    open || callers_of(r).iter().any(|(_, p)| named(p, b))
+                })
+        });
+        if admits(b).is_some() || elsewhere || !told.insert(at.loc()) {
             continue;
         }
         out.add(
