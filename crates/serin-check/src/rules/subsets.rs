@@ -3,7 +3,7 @@
 use super::{Cx, Out, list, nearest, percent};
 use crate::diag::{Finding, Severity, fix, replace};
 use crate::model::{Dest, Route, Rule, exported_to, matches, show, value_of};
-use crate::object::{Host, known};
+use crate::object::{Host, Kind, known};
 use crate::yaml::View;
 
 /// Says that a destination's subset is defined nowhere; `None` if it is, or if nobody can say.
@@ -142,9 +142,42 @@ fn labels_loc<'a>(cx: &Cx<'a>, dest: &Dest<'a>) -> crate::source::Loc {
     )
 }
 
+/// Destinations of different hosts, and the pods that they reach by their Services.
+fn pairs_of_services<'r, 'a>(
+    cx: &'r Cx<'a>,
+    route: &'r Route<'a>,
+) -> impl Iterator<Item = (&'r Dest<'a>, &'r Dest<'a>, Vec<usize>, Vec<usize>)> {
+    let reached = move |d: &Dest<'a>| cx.index.reached(d).filter(|w| !w.is_empty());
+    // Argo Rollouts and Flagger change what their Services select.
+    let plain = move |w: &[usize]| w.iter().all(|n| cx.index.workloads[*n].obj.kind != Kind::Rollout);
+    route.dests.iter().take(100).enumerate().flat_map(move |(i, a)| {
+        route.dests[i + 1..].iter().take(100).filter(move |b| b.host != a.host).filter_map(move |b| {
+            let (p, q) = (reached(a)?, reached(b)?);
+            let kept = |d: &Dest<'_>| matches!(d.host, Host::Service { name, ns } if cx.index.made_by_flagger(ns, name));
+            (plain(&p) && plain(&q) && !kept(a) && !kept(b)).then_some((a, b, p, q))
+        })
+    })
+}
+
+/// Where the selector of a destination's Service stands.
+fn selector_loc<'a>(cx: &Cx<'a>, dest: &Dest<'a>) -> crate::source::Loc {
+    cx.index.service(dest.host).map_or_else(|| dest.loc(), |s| s.selector_loc)
+}
+
 /// SRN308
 pub(super) fn same_pods(cx: &Cx<'_>, out: &mut Out) {
     for (_, route) in cx.index.splits() {
+        for (a, b, p, q) in pairs_of_services(cx, route) {
+            if p == q && a.subset.is_none() && b.subset.is_none() {
+                out.add(
+                    Finding::at(selector_loc(cx, b), format!("the same pods as Service {}", a.label()))
+                        .related(selector_loc(cx, a), "selected here too")
+                        .related(b.loc(), "the route splits between the two")
+                        .effect(format!("requests to {} and {} go to the same pods: nothing is split", a.label(), b.label()))
+                        .help("select one version by each Service"),
+                );
+            }
+        }
         for (a, b) in pairs(route) {
             if a.subset_name() == b.subset_name() {
                 out.add(
@@ -178,6 +211,23 @@ pub(super) fn same_pods(cx: &Cx<'_>, out: &mut Out) {
 /// SRN309
 pub(super) fn both_versions<'a>(cx: &Cx<'a>, out: &mut Out) {
     for (_, route) in cx.index.splits() {
+        for (a, b, p, q) in pairs_of_services(cx, route) {
+            let within = |n: &[usize], w: &[usize]| w.len() > n.len() && n.iter().all(|x| w.contains(x));
+            let (wide, narrow) = if within(&q, &p) {
+                (a, b)
+            } else if within(&p, &q) {
+                (b, a)
+            } else {
+                continue;
+            };
+            out.add(
+                Finding::at(selector_loc(cx, wide), format!("selects the pods of {} too", narrow.label()))
+                    .related(narrow.loc(), format!("gets {} of its own", percent(route.share(narrow))))
+                    .related(wide.loc(), format!("gets {}", percent(route.share(wide))))
+                    .effect(format!("a part of the {} for {} reaches {} too", percent(route.share(wide)), wide.label(), narrow.label()))
+                    .help("route to a Service that selects the other version alone"),
+            );
+        }
         for (a, b) in pairs(route) {
             let (Some(x), Some(y)) = (wanted(cx, a), wanted(cx, b)) else {
                 continue;
