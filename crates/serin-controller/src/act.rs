@@ -299,7 +299,8 @@ impl Hands {
             Severity::Warning => "Warning",
         };
         tracing::info!(release = %name, reason = code, "{message}");
-        let note: String = message.chars().take(1000).collect();
+        // An event's note may have 1,024 bytes.
+        let note = &message[..message.floor_char_boundary(1024)];
         let owner: String = uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         let base: String = name.name.chars().take(200).collect();
         let event = json!({

@@ -121,6 +121,15 @@ pub enum Write {
     Whole,
 }
 
+/// Whether a kind's objects have a `metadata.generation`: kinds of Kubernetes' first years, whose spec no controller follows, have none.
+pub(crate) fn counts_generations(resource: &Resource) -> bool {
+    match resource.group.as_str() {
+        "" => resource.plural == "pods",
+        "rbac.authorization.k8s.io" | "coordination.k8s.io" | "events.k8s.io" | "autoscaling" => false,
+        _ => true,
+    }
+}
+
 struct Inner {
     objects: BTreeMap<Resource, BTreeMap<(Option<String>, String), Object>>,
     version: u64,
@@ -208,7 +217,7 @@ impl Store {
         self.lock().objects.iter().filter(|(_, o)| !o.is_empty()).map(|(r, _)| r.clone()).collect()
     }
 
-    /// Stores a new object: sets namespace, name, uid, creation time, generation 1 and resource version.
+    /// Stores a new object: sets namespace, name, uid, creation time, generation 1 where the kind has one, and resource version.
     ///
     /// # Errors
     /// `AlreadyExists`.
@@ -226,7 +235,11 @@ impl Store {
         meta.insert("name".into(), key.name.as_str().into());
         meta.insert("uid".into(), uid().into());
         meta.insert("creationTimestamp".into(), seconds(now).into());
-        meta.insert("generation".into(), 1.into());
+        if counts_generations(&key.resource) {
+            meta.insert("generation".into(), 1.into());
+        } else {
+            meta.remove("generation");
+        }
         meta.remove("deletionTimestamp");
         Ok(self.put(&mut inner, key, object, EventKind::Added, None))
     }
@@ -265,7 +278,7 @@ impl Store {
             }
             Write::Whole => {}
         }
-        if without(&old, &["metadata", "status"]) != without(&new, &["metadata", "status"]) {
+        if counts_generations(&key.resource) && without(&old, &["metadata", "status"]) != without(&new, &["metadata", "status"]) {
             let generation = old_meta.get("generation").and_then(Value::as_i64).unwrap_or(1) + 1;
             metadata(&mut new).insert("generation".into(), generation.into());
         }

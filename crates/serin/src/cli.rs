@@ -75,6 +75,10 @@ pub(crate) enum Command {
     History(On<cmd::history::HistoryArgs>),
     /// Send bounded traffic and test the measured split against the weights
     Verify(On<cmd::verify::VerifyArgs>),
+    /// What a plan would do with a canary, many times over, in a world of chance
+    Simulate(cmd::simulate::SimulateArgs),
+    /// Recorded requests through a plan: when it would have decided what
+    Replay(cmd::replay::ReplayArgs),
     /// Measure on this machine: lab start, weight changes, faults, the decision itself
     Bench(cmd::bench::BenchArgs),
     /// Print completions for a shell
@@ -137,6 +141,8 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Bench(args) => cmd::bench::run(args).await,
         Command::Completions(args) => cmd::completions::run(&args),
         Command::Install(args) => cmd::install::run(&args),
+        Command::Simulate(args) => tokio::task::block_in_place(|| cmd::simulate::run(&args)),
+        Command::Replay(args) => tokio::task::block_in_place(|| cmd::replay::run(&args)),
         Command::Uninstall(args) => cmd::install::uninstall(&args),
         Command::Explain(args) => cmd::explain::run(&args),
         other => tokio::select! {
@@ -164,7 +170,7 @@ async fn ask(command: Command, color: out::Color) -> Result<Exit, Failure> {
         Command::Abort(args) => cmd::abort::run(args.args, &args.cluster).await,
         Command::History(args) => cmd::history::run(args.args, &args.cluster).await,
         Command::Verify(args) => cmd::verify::run(args.args, &args.cluster).await,
-        Command::Bench(_) | Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Explain(_) | Command::Install(_) | Command::Uninstall(_) => {
+        Command::Bench(_) | Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Explain(_) | Command::Install(_) | Command::Uninstall(_) | Command::Simulate(_) | Command::Replay(_) => {
             Err(Failure::new("this command does not run here"))
         }
     }

@@ -15,5 +15,5 @@ pub use outcome::{Chance, Outcome, simulate, simulate_part};
 pub use plot::plot;
 pub use promises::{PromiseCell, PromiseTable, promise_cells};
 pub use replay::{Recorded, Replayed, Told, replay, replay_against_itself};
-pub use stage::{End, Point, Run};
+pub use stage::{End, Point, Run, edges};
 pub use world::{Begin, Fault, Latency, Outage, World, run_once};

@@ -333,8 +333,8 @@ fn add(sum: &mut ArmCounts, more: &ArmCounts) {
     }
 }
 
-/// The bucket edges that the plan asks for.
-pub(super) fn edges(plan: &Plan) -> Vec<f64> {
+/// The bucket edges that the plan asks for, in milliseconds, each once and in order.
+pub fn edges(plan: &Plan) -> Vec<f64> {
     let mut edges: Vec<f64> = plan
         .metrics()
         .iter()

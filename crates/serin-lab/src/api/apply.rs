@@ -191,8 +191,13 @@ fn conflict(conflicts: &[(Manager, Set, String)]) -> ApiError {
     let who = |manager: &Manager, time: &str| {
         let subresource =
             if manager.subresource.is_empty() { String::new() } else { format!(" with subresource {:?}", manager.subresource) };
-        let at = if manager.operation == "Update" && !time.is_empty() { format!(" at {time}") } else { String::new() };
-        format!("{:?}{subresource} using {}{at}", manager.name, manager.api_version)
+        // Only of an update the version and the time are told: an apply is there for good, whenever it was.
+        let using = match (manager.operation, time) {
+            ("Update", "") => format!(" using {}", manager.api_version),
+            ("Update", time) => format!(" using {} at {time}", manager.api_version),
+            _ => String::new(),
+        };
+        format!("{:?}{subresource}{using}", manager.name)
     };
     let causes: Vec<Value> = conflicts
         .iter()

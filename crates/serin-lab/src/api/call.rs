@@ -31,7 +31,7 @@ impl Query {
 
     /// Whether a flag is set (`watch`, `watch=true`, `watch=1`).
     pub(super) fn flag(&self, name: &str) -> bool {
-        self.0.iter().any(|(n, v)| n == name && matches!(v.as_str(), "" | "true" | "1" | "True" | "t"))
+        self.0.iter().any(|(n, v)| n == name && !matches!(v.as_str(), "false" | "0"))
     }
 
     /// A whole number.

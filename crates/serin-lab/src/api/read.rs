@@ -111,6 +111,8 @@ pub(super) fn list(api: &Api, call: &Call) -> ApiResult<Response> {
         .filter(|o| after.as_ref().is_none_or(|page| place(o) > (page.namespace.clone(), page.name.clone())))
         .filter(|o| selection.matches(&shown_for_selection(call, o)));
     let items: Vec<Object> = fitting.by_ref().take(limit).map(|o| shown(call, o)).collect();
+    // The list's kind says what its items are; only those of CRDs say it themselves, as on a cluster.
+    let typed = |o: &Object| if call.kind.is_custom() { o.clone() } else { Arc::new(without_type(o)) };
     let left = fitting.count();
     let mut meta = json!({"resourceVersion": version.to_string()});
     if left > 0
@@ -126,7 +128,7 @@ pub(super) fn list(api: &Api, call: &Call) -> ApiResult<Response> {
     let mut response = match accepted {
         // Written as text, without copying the objects first.
         Accepted { form: Form::Whole, yaml: false } => {
-            let items: Vec<String> = items.iter().map(|o| o.to_string()).collect();
+            let items: Vec<String> = items.iter().map(|o| typed(o).to_string()).collect();
             let head = json!({"apiVersion": call.api_version(), "kind": call.kind.list_kind, "metadata": meta}).to_string();
             let text = format!("{},\"items\":[{}]}}", head.strip_suffix('}').unwrap_or(&head), items.join(","));
             ([(header::CONTENT_TYPE, "application/json")], text).into_response()
@@ -135,6 +137,13 @@ pub(super) fn list(api: &Api, call: &Call) -> ApiResult<Response> {
     };
     warn(&mut response, &deprecations(call));
     Ok(response)
+}
+
+fn without_type(object: &Value) -> Value {
+    let mut fields = object.as_object().cloned().unwrap_or_default();
+    fields.remove("apiVersion");
+    fields.remove("kind");
+    Value::Object(fields)
 }
 
 fn listed(api: &Api, call: &Call, accepted: Accepted, items: &[Object], meta: Value) -> Value {
@@ -146,7 +155,7 @@ fn listed(api: &Api, call: &Call, accepted: Accepted, items: &[Object], meta: Va
         }),
         Form::Whole => json!({
             "apiVersion": call.api_version(), "kind": call.kind.list_kind, "metadata": meta,
-            "items": items.iter().map(|o| (**o).clone()).collect::<Vec<_>>(),
+            "items": items.iter().map(|o| if call.kind.is_custom() { (**o).clone() } else { without_type(o) }).collect::<Vec<_>>(),
         }),
     }
 }

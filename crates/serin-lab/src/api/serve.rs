@@ -84,6 +84,8 @@ fn check_subresource(call: &Call) -> ApiResult<()> {
         "token" if call.kind.is("", "serviceaccounts") => Err(ApiError::not_implemented(
             "the lab has one user and one token, which its kubeconfig holds; it makes no tokens for service accounts",
         )),
+        // The kinds of CRDs are another server's, which looks for the object and not for the path.
+        _ if call.kind.is_custom() => Err(ApiError::not_found(&call.kind.resource, call.name.as_deref().unwrap_or_default())),
         _ => Err(ApiError::no_such_path()),
     }
 }

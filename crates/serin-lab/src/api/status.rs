@@ -117,7 +117,12 @@ impl ApiError {
         let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", format!("{who} {name:?} is invalid: {all}"));
         let causes: Vec<Value> =
             problems.iter().map(|p| json!({"reason": p.fault.reason(), "message": p.body(), "field": p.field})).collect();
-        let mut details = json!({"name": name, "kind": kind, "causes": causes});
+        let mut details = json!({"causes": causes});
+        for (field, value) in [("name", name), ("kind", kind)] {
+            if !value.is_empty() {
+                details[field] = value.into();
+            }
+        }
         if !group.is_empty() {
             details["group"] = group.into();
         }
@@ -128,7 +133,10 @@ impl ApiError {
     /// Adds which object it is about.
     pub(super) fn about(mut self, resource: &Resource, name: &str) -> Self {
         // Status details carry the plural under "kind", as the real server's do.
-        let mut details = json!({"name": name, "kind": resource.plural});
+        let mut details = json!({"kind": resource.plural});
+        if !name.is_empty() {
+            details["name"] = name.into();
+        }
         if !resource.group.is_empty() {
             details["group"] = resource.group.as_str().into();
         }

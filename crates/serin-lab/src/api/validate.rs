@@ -95,6 +95,7 @@ pub(super) fn object(kind: &Kind, new: &Value, old: Option<&Value>, problems: &m
             }
         }
         ("discovery.k8s.io", "endpointslices") => endpoint_slice(new, old, problems),
+        ("events.k8s.io", "events") => new_event(new, problems),
         ("coordination.k8s.io", "leases") => {
             for field in ["leaseDurationSeconds", "leaseTransitions"] {
                 let least = i64::from(field == "leaseDurationSeconds");
@@ -182,6 +183,28 @@ fn int_or_percent(value: &Value) -> Option<u64> {
     }
 }
 
+/// An event by the new API, whose rules are stricter than the old one's.
+fn new_event(new: &Value, problems: &mut Vec<Problem>) {
+    let text = |field: &str| new[field].as_str().unwrap_or_default();
+    for field in ["reportingController", "reportingInstance", "action", "reason"] {
+        if text(field).is_empty() {
+            problems.push(Problem::required(field, ""));
+        } else if text(field).len() > 128 {
+            problems.push(Problem::invalid(field, &"".into(), "can have at most 128 characters"));
+        }
+    }
+    if new["eventTime"].is_null() {
+        problems.push(Problem::required("eventTime", ""));
+    }
+    // The limit is in bytes, whatever the message says.
+    if text("note").len() > 1024 {
+        problems.push(Problem::invalid("message", &"".into(), "can have at most 1024 characters"));
+    }
+    if !matches!(text("type"), "Normal" | "Warning") {
+        problems.push(Problem::invalid("type", &"".into(), format!("has invalid value: {}", text("type"))));
+    }
+}
+
 /// Selector and template of a controller: both there, in agreement, and the selector as it always was.
 fn selected_template(new: &Value, old: Option<&Value>, problems: &mut Vec<Problem>) {
     let selector = &new["spec"]["selector"];
@@ -196,9 +219,10 @@ fn selected_template(new: &Value, old: Option<&Value>, problems: &mut Vec<Proble
     } else {
         selector_is_valid(selector, "spec.selector", problems);
     }
-    if !selector.is_null() && !empty && template.is_object() {
+    if (selector.is_null() || !empty) && template.is_object() {
         let text = super::write::selector_text(selector);
-        let matches = super::select::Selection::labels(&text).is_ok_and(|s| s.matches(template));
+        // What is not there selects nothing.
+        let matches = !selector.is_null() && super::select::Selection::labels(&text).is_ok_and(|s| s.matches(template));
         if !matches {
             let labels = &template["metadata"]["labels"];
             let shown = if labels.is_null() { Value::Object(serde_json::Map::new()) } else { labels.clone() };

@@ -48,7 +48,10 @@ impl Options {
         let dry_run = match call.query.get("dryRun") {
             None => false,
             Some("All") => true,
-            Some(other) => return Err(ApiError::bad_request(format!("dryRun: Unsupported value: {other:?}: supported values: \"All\""))),
+            Some(other) => {
+                let problem = Problem::not_supported("dryRun", &json!([other]), &["All"]);
+                return Err(ApiError::invalid("meta.k8s.io", "Options", "", &[problem]));
+            }
         };
         let fields = match call.query.get("fieldValidation") {
             None | Some("Warn") => FieldValidation::Warn,
@@ -135,7 +138,9 @@ fn as_if_created(api: &Api, key: &Key, mut object: Value) -> Value {
     }
     meta.insert("uid".into(), crate::store::uid().into());
     meta.insert("creationTimestamp".into(), now.into());
-    meta.insert("generation".into(), 1.into());
+    if crate::store::counts_generations(&key.resource) {
+        meta.insert("generation".into(), 1.into());
+    }
     object
 }
 
@@ -190,7 +195,7 @@ pub(super) fn update(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response
         let (object, warnings) = make(api, call, &options, sent, &body.duplicates)?;
         return read::one(api, call, StatusCode::CREATED, &object, &warnings);
     }
-    let change = Change { sent: &|_| Ok(sent.clone()), duplicates: &body.duplicates, subresource: call.sub.as_deref().unwrap_or_default() };
+    let change = Change { sent: &|_| Ok(sent.clone()), duplicates: &body.duplicates, patched: false, subresource: call.sub.as_deref().unwrap_or_default() };
     let (object, warnings) = modify(api, call, &options, &change)?;
     read::one(api, call, StatusCode::OK, &object, &warnings)
 }
@@ -221,11 +226,18 @@ pub(super) fn patch(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response>
     let node = call.kind_version().node();
     let sent = |old: &Value| {
         let mut new = patch.apply_to(node, old)?;
+        let named = new["metadata"]["name"].as_str().unwrap_or_default();
+        if old["metadata"]["name"] != named {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({named}) does not match the name on the URL ({})",
+                call.name.as_deref().unwrap_or_default()
+            )));
+        }
         // A patch may do anything but make another kind of thing of it.
         check_type(call, &mut new)?;
         Ok(new)
     };
-    let change = Change { sent: &sent, duplicates: patch.duplicates(), subresource: call.sub.as_deref().unwrap_or_default() };
+    let change = Change { sent: &sent, duplicates: patch.duplicates(), patched: true, subresource: call.sub.as_deref().unwrap_or_default() };
     let (object, warnings) = modify(api, call, &options, &change)?;
     read::one(api, call, StatusCode::OK, &object, &warnings)
 }
@@ -235,6 +247,8 @@ struct Change<'a> {
     /// From the object as the client sees it to what it wants.
     sent: &'a dyn Fn(&Value) -> ApiResult<Value>,
     duplicates: &'a [String],
+    /// Whether the object results from a patch, which then is to blame for what cannot be decoded.
+    patched: bool,
     /// The subresource that field managers are told of: the call's, or `scale`, which writes the object itself.
     subresource: &'a str,
 }
@@ -261,6 +275,7 @@ fn modify(api: &Api, call: &Call, options: &Options, change: &Change<'_>) -> Api
         let mut pending = Pending::new(api, call, options, Some(&old));
         pending.subresource = change.subresource;
         pending.duplicates(change.duplicates)?;
+        pending.patched = change.patched;
         if let Some(done) = put(api, call, options, &key, &stored, pending, sent)? {
             return Ok(done);
         }
@@ -545,12 +560,14 @@ pub(super) struct Pending<'a> {
     subresource: &'a str,
     /// Everybody's fields, where an apply has computed them already.
     managed: Option<Managed>,
+    /// Whether the object results from a patch.
+    patched: bool,
 }
 
 impl<'a> Pending<'a> {
     /// `old` is the object as it is, in the version of the call; `None` for a new one.
     pub(super) fn new(api: &'a Api, call: &'a Call, options: &'a Options, old: Option<&'a Value>) -> Self {
-        Self { api, call, options, old, warnings: read::deprecations(call), subresource: "", managed: None }
+        Self { api, call, options, old, warnings: read::deprecations(call), subresource: "", managed: None, patched: false }
     }
 
     fn duplicates(&mut self, paths: &[String]) -> ApiResult<()> {
@@ -571,6 +588,10 @@ impl<'a> Pending<'a> {
 
     fn undecodable(&self, why: &str) -> ApiError {
         let kind = &self.call.kind.kind;
+        if self.patched {
+            // What a patch makes of an object is invalid, where what a client sends whole is a bad request.
+            return ApiError::invalid("", "", "", &[Problem::invalid("patch", &Value::Null, why)]);
+        }
         ApiError::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", self.call.kind_version().name))
     }
 
@@ -743,7 +764,8 @@ pub(super) fn scale_of(call: &Call, object: &Value) -> Value {
         scale["metadata"]["namespace"] = meta["namespace"].clone();
     }
     let Some(paths) = &call.kind_version().scale else { return scale };
-    if let Some(wanted) = dig(object, &paths.spec).as_i64() {
+    // Left out where it is 0, as the Go type has it.
+    if let Some(wanted) = dig(object, &paths.spec).as_i64().filter(|n| *n != 0) {
         scale["spec"]["replicas"] = wanted.into();
     }
     if let Some(seen) = dig(object, &paths.status).as_i64() {
@@ -808,7 +830,7 @@ fn change_scale(api: &Api, call: &Call, options: &Options, wanted: &dyn Fn(&Valu
         *at = replicas.into();
         Ok(new)
     };
-    let change = Change { sent: &sent, duplicates: &[], subresource: "scale" };
+    let change = Change { sent: &sent, duplicates: &[], patched: false, subresource: "scale" };
     let (object, _) = modify(api, &whole, options, &change)?;
     let scale = scale_of(call, &convert::to_version(&call.kind, call.version, &object));
     encode(accepted(&call.headers)?, StatusCode::OK, &scale)
@@ -839,7 +861,7 @@ pub(super) fn pod_action(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Resp
             new["spec"]["nodeName"] = node.clone();
             Ok(new)
         };
-        modify(api, &whole, &options, &Change { sent: &sent, duplicates: &[], subresource: call.sub.as_deref().unwrap_or_default() })?;
+        modify(api, &whole, &options, &Change { sent: &sent, duplicates: &[], patched: false, subresource: call.sub.as_deref().unwrap_or_default() })?;
     }
     encode(accepted(&call.headers)?, StatusCode::CREATED, &success)
 }

@@ -50,6 +50,36 @@ async fn refusals_are_status_objects_with_kubernetes_reasons() {
     );
 }
 
+/// Each was held against a real API server (1.20).
+#[tokio::test]
+async fn small_things_are_as_on_a_real_server() {
+    let world = World::new();
+    let map = world.post(CONFIG, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}})).await.expect(201);
+    assert_eq!(map["metadata"]["generation"], json!(null), "kinds without a controller have no generation");
+    assert_eq!(world.post(DEPLOYMENTS, deployment("web")).await.expect(201)["metadata"]["generation"], 1);
+    let list = world.get(CONFIG).await.expect(200);
+    assert_eq!((&list["kind"], &list["items"][0]["kind"], &list["items"][0]["apiVersion"]), (&json!("ConfigMapList"), &json!(null), &json!(null)));
+
+    let one = format!("{CONFIG}/c");
+    assert!(world.patch("merge", &one, json!({"data": {"a": 5}})).await.refused(422, "Invalid").contains("patch: Invalid value"));
+    assert_eq!(
+        world.patch("merge", &one, json!({"metadata": {"name": "d"}})).await.refused(400, "BadRequest"),
+        "the name of the object (d) does not match the name on the URL (c)"
+    );
+    world.post(&format!("{CONFIG}?dryRun=Some"), json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "e"}})).await.refused(422, "Invalid");
+    let nameless = world.post(CONFIG, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}})).await;
+    assert_eq!(nameless.body["details"]["name"], json!(null));
+
+    let event = |note: &str, reason: &str| {
+        json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"generateName": "e-"}, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Normal",
+            "reason": reason, "action": "A", "reportingController": "c", "reportingInstance": "i", "note": note})
+    };
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    world.post(events, event("n", "R")).await.expect(201);
+    world.post(events, event("n", "")).await.refused(422, "Invalid");
+    world.post(events, event(&"é".repeat(513), "R")).await.refused(422, "Invalid");
+}
+
 /// The server for kinds of CRDs, which sits behind the real one, knows no `Status` for a path that it does not serve.
 #[tokio::test]
 async fn what_no_crd_serves_is_refused_in_plain_text() {

@@ -8,6 +8,7 @@ mod deploy;
 mod examples;
 mod prometheus;
 mod readme;
+mod simulate;
 mod support;
 mod survival;
 mod transcripts;

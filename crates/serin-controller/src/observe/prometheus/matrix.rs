@@ -5,10 +5,11 @@
 //! Deliberately no I/O and no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serin_core::observe::{ArmCounts, Reading};
-use serin_core::units::Timestamp;
+use serin_core::units::{ObjectName, Timestamp};
 
 use crate::observe::increments::{DURATION_BUCKET, DURATION_COUNT, REQUESTS};
 use crate::observe::source::{Arm, ArmQuery};
@@ -240,4 +241,52 @@ pub fn missing_label(arms: &[Series]) -> Option<&'static str> {
     let requests: Vec<&Series> = arms.iter().filter(|s| s.label("__name__") == REQUESTS).collect();
     let lacks = |label: &&str| !requests.is_empty() && requests.iter().all(|s| s.label(label).is_empty());
     ["response_code", "request_protocol", "response_flags"].into_iter().find(lacks)
+}
+
+/// The workloads that answered requests in a record, with how many requests each, the busiest first.
+pub fn workloads(all: &[Series]) -> Vec<(ObjectName, f64)> {
+    let mut found: BTreeMap<ObjectName, f64> = BTreeMap::new();
+    let ends = |s: &Series| s.samples().first().zip(s.samples().last()).map(|((from, _), (to, _))| (*from, *to));
+    for series in all.iter().filter(|s| s.label("__name__") == REQUESTS && !s.label("destination_workload").is_empty()) {
+        let name = ObjectName { namespace: series.label("destination_workload_namespace").into(), name: series.label("destination_workload").into() };
+        let sum = found.entry(name).or_default();
+        if let Some((from, to)) = ends(series) {
+            increments(series, Timestamp(from.0 - 1), to, false, |_, increase| *sum += increase);
+        }
+    }
+    let mut found: Vec<(ObjectName, f64)> = found.into_iter().filter(|(name, _)| name.name != "unknown").collect();
+    found.sort_by(|a, b| b.1.total_cmp(&a.1));
+    found
+}
+
+/// A record cut into spans of `step` from its first sample to its last: what stable and canary were asked in each.
+///
+/// A series that begins within the record counts from 0 where another series of its target is older: the target was scraped without it.
+pub fn spans(all: &[Series], query: &ArmQuery, step: Duration) -> Vec<(ArmCounts, ArmCounts)> {
+    let firsts = all.iter().filter_map(|s| s.samples().first().map(|(at, _)| (s.target(), *at)));
+    let mut since: BTreeMap<Target, Timestamp> = BTreeMap::new();
+    for (target, at) in firsts {
+        let first = since.entry(target).or_insert(at);
+        *first = (*first).min(at);
+    }
+    let (Some(begin), Some(end)) = (since.values().min().copied(), newest(all)) else { return Vec::new() };
+    let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
+    let count = usize::try_from((end.0 - begin.0).max(0) / step).unwrap_or(0);
+    let empty = || Sum::new(&query.edges);
+    let mut sums: Vec<[Sum; 2]> = (0..count).map(|_| [empty(), empty()]).collect();
+    for series in all {
+        let arm = match () {
+            () if is_of(series, &query.stable) => 0,
+            () if is_of(series, &query.canary) => 1,
+            () => continue,
+        };
+        let from_zero = series.samples().first().zip(since.get(&series.target())).is_some_and(|((at, _), first)| at > first);
+        increments(series, Timestamp(begin.0 - 1), end, from_zero, |at, increase| {
+            let index = usize::try_from((at.0 - begin.0 - 1).max(0) / step).unwrap_or(0);
+            if let Some(sum) = sums.get_mut(index) {
+                sum[arm].add(series, &query.edges, increase);
+            }
+        });
+    }
+    sums.iter().map(|[stable, canary]| (stable.counts(&query.edges), canary.counts(&query.edges))).collect()
 }
