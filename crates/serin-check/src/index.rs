@@ -298,7 +298,19 @@ impl<'a> Index<'a> {
             map.entry((t.1, t.2)).or_default().push(t.0);
             map
         });
+        // Argo Rollouts runs the pods of a Deployment that a Rollout refers to, and keeps that at 0.
+        let mut taken: Vec<(Ns<'a>, &'a str, &'a str)> = Vec::new();
+        for obj in self.of(Kind::Rollout) {
+            if let Some(target) = obj.spec().and_then(|s| s.get("workloadRef"))
+                && let Some(name) = target.str_at("name")
+            {
+                taken.push((obj.ns, target.str_at("kind").unwrap_or("Deployment"), name));
+            }
+        }
         for w in &mut self.workloads {
+            if taken.iter().any(|(ns, kind, name)| may_be_same(*ns, w.obj.ns) && *kind == w.obj.kind_name && *name == w.obj.name) {
+                w.pods = Pods::Unknown;
+            }
             let hit = targets.get(&(w.obj.kind_name, w.obj.name));
             if hit.is_some_and(|all| all.iter().any(|ns| may_be_same(*ns, w.obj.ns))) {
                 w.pods = Pods::Scaled;

@@ -141,10 +141,16 @@ impl<'a> Workload<'a> {
             Kind::Pod => (obj.view, None),
             // A machine outside: Services select it by its labels as they do pods.
             Kind::WorkloadEntry => (spec?, None),
+            // Other people's kinds that make pods as these do (CloneSet, DeploymentConfig).
+            Kind::Other => {
+                let template = spec?.get("template")?;
+                template.at(&["spec", "containers"])?.items().next()?;
+                (template, None)
+            }
             _ => return None,
         };
         let pods = match obj.kind {
-            Kind::DaemonSet | Kind::WorkloadEntry => Pods::Unknown,
+            Kind::DaemonSet | Kind::WorkloadEntry | Kind::Other => Pods::Unknown,
             Kind::Pod => Pods::Fixed(1),
             _ => match spec?.get("replicas") {
                 None => Pods::Fixed(1),
@@ -192,7 +198,7 @@ impl<'a> Workload<'a> {
     /// Whether it runs to an end and so never stands behind a Service.
     pub(crate) fn is_batch(&self) -> bool {
         let ends = self.pod.and_then(|p| p.str_at("restartPolicy")).is_some_and(|p| p != "Always");
-        matches!(self.obj.kind, Kind::Job | Kind::CronJob) || self.obj.kind == Kind::Pod && ends
+        matches!(self.obj.kind, Kind::Job | Kind::CronJob) || matches!(self.obj.kind, Kind::Pod | Kind::Other) && ends
     }
 
     /// The image of its first container that is no proxy.

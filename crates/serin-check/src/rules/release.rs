@@ -268,12 +268,14 @@ pub(super) fn two_owners(cx: &Cx<'_>, out: &mut Out) {
             }
         }
         for rollout in cx.index.of(Kind::Rollout) {
-            let vs = rollout.spec().and_then(|s| s.at(&["strategy", "canary", "trafficRouting", "istio", "virtualService", "name"]));
-            let owned = vs.and_then(View::str);
-            if routes(cx, release, name).iter().any(|r| Some(r.obj.name) == owned) {
+            let istio = rollout.spec().and_then(|s| s.at(&["strategy", "canary", "trafficRouting", "istio"]));
+            let one = istio.and_then(|i| i.get("virtualService"));
+            let owned = one.into_iter().chain(istio.into_iter().flat_map(|i| i.list("virtualServices"))).filter_map(|v| v.get("name"));
+            let mine = routes(cx, release, name);
+            for vs in owned.filter(|v| mine.iter().any(|r| Some(r.obj.name) == v.str())) {
                 out.add(
                     Finding::at(v.loc(), format!("Argo Rollouts moves {name} too"))
-                        .related(vs.map_or_else(|| rollout.name_loc(), View::loc), "by this Rollout")
+                        .related(vs.loc(), "by this Rollout")
                         .effect("Serin refuses to work on a route that Argo Rollouts owns: the release is Stalled")
                         .help("take the traffic routing out of the Rollout, or remove the release"),
                 );
