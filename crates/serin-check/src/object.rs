@@ -51,7 +51,7 @@ pub(crate) enum Kind {
 /// Number of variants of [`Kind`].
 pub(crate) const N_KINDS: usize = Kind::Other as usize + 1;
 
-fn kind_of(group: &str, kind: &str) -> Kind {
+pub(crate) fn kind_of(group: &str, kind: &str) -> Kind {
     use Kind as K;
     match (group, kind) {
         ("apps" | "extensions", "Deployment") => K::Deployment,

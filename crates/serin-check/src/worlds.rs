@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::diag::{Certainty, Finding};
+use crate::object::{Kind, kind_of};
 use crate::yaml::{Parsed, View};
 
 fn folder(path: &str) -> &str {
@@ -63,13 +64,13 @@ fn own_branch(path: &str) -> String {
     format!("./{}", path.rsplit('/').next().unwrap_or(path))
 }
 
-/// Groups of files to be judged together. Folders (or files) that each hold the same object are
-/// alternatives: each of them is judged with all that is in neither.
+/// Groups of files to be judged together. Folders (or files) that each hold the same object
+/// are alternatives: each of them is judged with all that is in none.
 pub(crate) fn worlds(parsed: &[Parsed], objects: &[(usize, View<'_>)], live: &[bool]) -> Vec<Vec<usize>> {
     let mut by_name: HashMap<(&str, &str, &str, &str), usize> = HashMap::new();
-    let mut forks: BTreeMap<String, Fork> = BTreeMap::new();
+    let mut forks: BTreeMap<String, Vec<BTreeSet<String>>> = BTreeMap::new();
     // The cluster's own objects are no alternative to a file's: the file replaces them.
-    for (file, view) in objects.iter().filter(|(file, _)| !live[*file]) {
+    for (file, view) in objects.iter().filter(|(file, view)| !live[*file] && tells_environments_apart(*view)) {
         let meta = view.get("metadata");
         let text = |key| meta.and_then(|m| m.get(key)).and_then(View::scalar);
         let Some(name) = text("name") else { continue };
@@ -83,18 +84,30 @@ pub(crate) fn worlds(parsed: &[Parsed], objects: &[(usize, View<'_>)], live: &[b
             continue;
         };
         let (common, a, b) = parting(&parsed[first].source.path, &parsed[*file].source.path);
-        forks.entry(common).or_default().join(a, b);
+        exclude_each_other(forks.entry(common).or_default(), a, b);
     }
-    let mut open: Vec<Vec<usize>> = vec![(0..parsed.len()).collect()];
-    for (dir, fork) in &forks {
-        let branches: Vec<Option<&str>> = parsed.iter().map(|p| fork.branch_of(dir, &p.source.path)).collect();
-        open = open.iter().flat_map(|world| fork.worlds(world, &branches)).collect();
-        // A tree of forks in forks may multiply; beyond this the rest is judged as one.
-        if open.len() > 256 {
-            break;
-        }
+    if forks.is_empty() {
+        return vec![(0..parsed.len()).collect()];
     }
-    open
+    Choices::new(parsed, objects, forks).worlds(parsed.len())
+}
+
+/// Whether an object of this kind that stands in two folders makes environments of them. Each
+/// team's folder may bring the namespace, a ConfigMap or a Secret along.
+fn tells_environments_apart(view: View<'_>) -> bool {
+    let group = view.str_at("apiVersion").and_then(|a| a.rsplit_once('/').map(|(g, _)| g)).unwrap_or("");
+    let kind = kind_of(group, view.str_at("kind").unwrap_or(""));
+    !matches!(kind, Kind::Other | Kind::Namespace | Kind::ServiceAccount | Kind::ConfigMap)
+}
+
+/// Notes that two branches hold the same object: they, and what is joined with them, exclude
+/// each other.
+fn exclude_each_other(groups: &mut Vec<BTreeSet<String>>, a: String, b: String) {
+    let (together, apart): (Vec<_>, Vec<_>) = std::mem::take(groups).into_iter().partition(|g| g.contains(&a) || g.contains(&b));
+    let mut group: BTreeSet<String> = together.into_iter().flatten().collect();
+    group.extend([a, b]);
+    *groups = apart;
+    groups.push(group);
 }
 
 /// Where two paths part: the folder they share, and the branch of each in it.
@@ -112,56 +125,109 @@ fn parting(a: &str, b: &str) -> (String, String, String) {
     (common, name(branch.0, a), name(branch.1, b))
 }
 
-/// The branches of one folder that are alternatives, in groups: those of one group exclude
-/// each other, those of two groups do not.
-#[derive(Default)]
-struct Fork {
-    groups: Vec<BTreeSet<String>>,
+/// Branches of one folder that exclude each other.
+struct Group {
+    dir: String,
+    branches: Vec<String>,
+    /// The branch that stands for the others while they are not asked for: the fullest.
+    usual: usize,
 }
 
-impl Fork {
-    /// Two branches hold the same object.
-    fn join(&mut self, a: String, b: String) {
-        let (mut together, apart): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.groups).into_iter().partition(|g| g.contains(&a) || g.contains(&b));
-        let mut group: BTreeSet<String> = together.drain(..).flatten().collect();
-        group.extend([a, b]);
-        self.groups = apart;
-        self.groups.push(group);
+/// All that is to be chosen between.
+struct Choices {
+    groups: Vec<Group>,
+    /// By file: the groups that it takes part in, and in which branch.
+    places: Vec<Vec<(usize, usize)>>,
+}
+
+/// Up to so many alternatives are tried one by one, each beside the usual ones of other
+/// groups; of more, several are tried in one world.
+const ONE_BY_ONE: usize = 64;
+/// Worlds at most: a tree of many different alternatives is judged as far as that.
+const MAX_WORLDS: usize = 256;
+
+impl Choices {
+    fn new(parsed: &[Parsed], objects: &[(usize, View<'_>)], forks: BTreeMap<String, Vec<BTreeSet<String>>>) -> Choices {
+        let mut groups = Vec::new();
+        let mut by_dir: HashMap<String, HashMap<String, (usize, usize)>> = HashMap::new();
+        for (dir, sets) in forks {
+            for set in sets {
+                let branches: Vec<String> = set.into_iter().collect();
+                let known = by_dir.entry(dir.clone()).or_default();
+                for (n, branch) in branches.iter().enumerate() {
+                    known.insert(branch.clone(), (groups.len(), n));
+                }
+                groups.push(Group { dir: dir.clone(), branches, usual: 0 });
+            }
+        }
+        let places: Vec<Vec<(usize, usize)>> = parsed.iter().map(|p| places_of(&p.source.path, &by_dir)).collect();
+        let mut sizes: Vec<Vec<usize>> = groups.iter().map(|g: &Group| vec![0; g.branches.len()]).collect();
+        for (g, b) in objects.iter().flat_map(|(file, _)| &places[*file]) {
+            sizes[*g][*b] += 1;
+        }
+        for (group, sizes) in groups.iter_mut().zip(sizes) {
+            // Of equals, the first.
+            group.usual = (0..sizes.len()).rev().max_by_key(|n| sizes[*n]).unwrap_or(0);
+        }
+        Choices { groups, places }
     }
 
-    /// The branch in which a file lies, if it lies in one.
-    fn branch_of(&self, dir: &str, path: &str) -> Option<&str> {
-        let folder = with_slash(path);
-        let rest = folder.strip_prefix(dir)?;
-        let branch = match rest.split('/').next().filter(|f| !f.is_empty()) {
+    /// Each alternative in at least one world: environments of one name together, and those
+    /// of unlike names beside what is usual, or if they are many, side by side.
+    fn worlds(&self, files: usize) -> Vec<Vec<usize>> {
+        let mut open: Vec<BTreeSet<usize>> = self.groups.iter().map(|g| (0..g.branches.len()).collect()).collect();
+        let one_by_one = open.iter().map(BTreeSet::len).sum::<usize>() <= ONE_BY_ONE;
+        let mut worlds = Vec::new();
+        while let Some(group) = open.iter().position(|o| !o.is_empty()).filter(|_| worlds.len() < MAX_WORLDS) {
+            let Some(branch) = open[group].first().copied() else { break };
+            let choice = self.choose(group, branch, if one_by_one { &[] } else { &open });
+            let world: Vec<usize> = (0..files).filter(|n| self.places[*n].iter().all(|(g, b)| choice[*g] == *b)).collect();
+            for (g, b) in world.iter().flat_map(|n| &self.places[*n]) {
+                open[*g].remove(b);
+            }
+            // Never asked for twice, even if no file was found in it.
+            open[group].remove(&branch);
+            worlds.push(world);
+        }
+        worlds
+    }
+
+    /// A branch for each group, such that one certain branch is among them.
+    fn choose(&self, group: usize, branch: usize, open: &[BTreeSet<usize>]) -> Vec<usize> {
+        let wanted = &self.groups[group];
+        let name = &wanted.branches[branch];
+        let leads_there = |g: &Group| {
+            let rest = wanted.dir.strip_prefix(&g.dir)?;
+            g.branches.iter().position(|b| rest.strip_prefix(b.as_str()).is_some_and(|r| r.starts_with('/')))
+        };
+        self.groups
+            .iter()
+            .enumerate()
+            .map(|(n, g)| {
+                if n == group {
+                    return branch;
+                }
+                let named = || g.branches.iter().position(|b| b == name);
+                leads_there(g).or_else(named).or_else(|| open.get(n)?.first().copied()).unwrap_or(g.usual)
+            })
+            .collect()
+    }
+}
+
+/// The branches in which a file lies.
+fn places_of(path: &str, by_dir: &HashMap<String, HashMap<String, (usize, usize)>>) -> Vec<(usize, usize)> {
+    let folder = with_slash(path);
+    let mut found = Vec::new();
+    let ends = std::iter::once(0).chain(folder.match_indices('/').map(|(n, _)| n + 1));
+    for end in ends {
+        let Some(known) = by_dir.get(&folder[..end]) else { continue };
+        let branch = match folder[end..].split('/').next().filter(|f| !f.is_empty()) {
             Some(first) => first.to_owned(),
             None => own_branch(path),
         };
-        self.groups.iter().find_map(|g| g.get(&branch)).map(String::as_str)
+        found.extend(known.get(&branch));
     }
-
-    /// A world by its alternatives: each is tried once, with the first one of every other
-    /// group beside it.
-    fn worlds(&self, world: &[usize], branches: &[Option<&str>]) -> Vec<Vec<usize>> {
-        let here: Vec<Vec<&str>> = self
-            .groups
-            .iter()
-            .map(|g| g.iter().map(String::as_str).filter(|b| world.iter().any(|n| branches[*n] == Some(*b))).collect())
-            .collect();
-        let pick = |choice: &HashSet<&str>| world.iter().copied().filter(|n| branches[*n].is_none_or(|b| choice.contains(b))).collect();
-        let firsts: HashSet<&str> = here.iter().filter_map(|g| g.first().copied()).collect();
-        let mut found: Vec<Vec<usize>> = vec![pick(&firsts)];
-        for group in &here {
-            for branch in group.iter().skip(1) {
-                let mut choice = firsts.clone();
-                choice.remove(group[0]);
-                choice.insert(branch);
-                found.push(pick(&choice));
-            }
-        }
-        found
-    }
+    found
 }
 
 /// What lacks in one of several alternatives, and stands in another, is not missing.

@@ -247,3 +247,45 @@ fn json_values_one_after_another_are_objects() {
 fn keys_that_stand_twice_in_other_peoples_files_are_theirs() {
     assert_eq!(lines(&check_files(&[("values.yaml", "a: 1\na: 2\n")], false)), Vec::<String>::new());
 }
+
+#[test]
+fn environments_of_many_services_are_judged_by_name_and_copies_are_no_alternatives() {
+    let mut texts: Vec<(String, String)> = Vec::new();
+    for n in 0..40 {
+        for environment in ["dev", "prod", "staging"] {
+            let text = deployment(&format!("example.com/cart:{environment}")).replace("cart", &format!("cart{n}"));
+            texts.push((format!("svc{n}/overlays/{environment}/d.yaml"), text));
+        }
+        let service = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: cart{n}}}\nspec:\n  selector: {{app: cart{n}}}\n  ports: [{{name: http, port: 80}}]\n"
+        );
+        texts.push((format!("svc{n}/base/s.yaml"), service));
+        // Each brings the same namespace and the same account along.
+        texts.push((
+            format!("svc{n}/base/n.yaml"),
+            format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{by: svc{n}}}}}\n"),
+        ));
+    }
+    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: all}\nspec:\n  hosts: [shop.example.com]\n  gateways: [edge/g]\n  http:\n  - match: [{uri: {prefix: /a}}]\n    route: [{destination: {host: cart1}}]\n  - route: [{destination: {host: cart39}}]\n";
+    texts.push(("edge/route.yaml".to_owned(), route.to_owned()));
+    let files: Vec<(&str, &str)> = texts.iter().map(|(p, t)| (p.as_str(), t.as_str())).collect();
+    assert_eq!(lines(&check_files(&files, false)), Vec::<String>::new());
+}
+
+#[test]
+fn alternatives_within_an_alternative_are_seen() {
+    let (one, two) = (deployment("example.com/cart:1"), deployment("example.com/cart:2"));
+    let release = |n: i64| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: cart}}\nspec:\n  hosts: [cart]\n  http:\n  - route:\n    - destination: {{host: cart}}\n      weight: {n}\n"
+        )
+    };
+    let (east, west) = (release(10), release(20));
+    let files = [
+        ("o/dev/d.yaml", one.as_str()),
+        ("o/prod/d.yaml", two.as_str()),
+        ("o/prod/east/v.yaml", east.as_str()),
+        ("o/prod/west/v.yaml", west.as_str()),
+    ];
+    assert_eq!(codes(&check_files(&files, false)), ["SRN312", "SRN312"]);
+}
