@@ -42,11 +42,11 @@ pub(crate) enum ProblemKind {
 pub(crate) fn parse(id: FileId, source: SourceFile) -> Parsed {
     let outcome = build(&source.text).or_else(|problem| json_stream(&source.text).ok_or(problem));
     let outcome = match outcome {
-        Ok(tree) => match unrendered(&source.text, None).filter(|p| !in_block(&source.text, &tree, p.span)) {
+        Ok(tree) => match unrendered(&source.text, Some(&tree)) {
             Some(problem) => Err(problem),
             None => Ok(tree),
         },
-        Err(problem) => Err(unrendered(&source.text, Some(&problem)).unwrap_or(problem)),
+        Err(problem) => Err(unrendered(&source.text, None).unwrap_or(problem)),
     };
     let (tree, problem) = match outcome {
         Ok(tree) => (tree, None),
@@ -55,13 +55,12 @@ pub(crate) fn parse(id: FileId, source: SourceFile) -> Parsed {
     Parsed { id, source, tree, problem }
 }
 
-/// Whether a place lies in a block of text (a dashboard, an alert, a script), where braces are
-/// somebody else's.
-fn in_block(text: &str, tree: &Tree, at: Span) -> bool {
-    tree.nodes.iter().any(|n| {
-        let block = n.quoted && !text[n.span.range()].starts_with(['"', '\'']);
-        matches!(n.value, Value::Str) && block && n.span.contains(at)
-    })
+/// Blocks of text (dashboards, alerts, scripts), in which braces are somebody else's.
+fn blocks(text: &str, tree: &Tree) -> Vec<Span> {
+    let is_block = |n: &&Node| matches!(n.value, Value::Str) && n.quoted && !text[n.span.range()].starts_with(['"', '\'']);
+    let mut found: Vec<Span> = tree.nodes.iter().filter(is_block).map(|n| n.span).collect();
+    found.sort_unstable();
+    found
 }
 
 /// JSON values one after another, as `kubectl get -o json` in a loop or a log writes them.
@@ -86,40 +85,49 @@ fn json_stream(text: &str) -> Option<Tree> {
 }
 
 /// Whether the text is a template of Helm or Jinja. Braces alone do not make one: alerts and
-/// ApplicationSets carry them as text. If the YAML does not parse, they are the likely cause.
-fn unrendered(text: &str, failed: Option<&ParseProblem>) -> Option<ParseProblem> {
+/// ApplicationSets carry them as text. If the YAML does not parse (there is no tree), braces
+/// where a value begins are the likely cause.
+fn unrendered(text: &str, parsed: Option<&Tree>) -> Option<ParseProblem> {
+    let found = |at: usize| ParseProblem {
+        kind: ProblemKind::Template,
+        message: "a template that is not rendered".to_owned(),
+        span: Span::new(at, at + 2),
+    };
     let (mut from, mut line) = (0, 0);
+    let mut known: Option<Vec<Span>> = None;
     while let Some(at) = text[from..].find("{{").map(|n| n + from) {
         line = text[from..at].rfind('\n').map_or(line, |n| from + n + 1);
+        from = at + 2;
         // Braces of templates close soon.
         let inner = &text[at + 2..ceiling(text, at + 202)];
         let inner = &inner[..inner.find("}}").unwrap_or(inner.len())];
         let body = inner.trim_start_matches('-').trim_start();
-        let helm = [".Values.", ".Release.", ".Chart.", "include \"", "toYaml"].iter().any(|w| body.contains(w))
-            // Alertmanager and Argo have templates too, as text of YAML that parses.
-            || failed.is_some() && ["template ", "define ", "tpl "].iter().any(|w| body.contains(w));
-        let in_comment = text[line..at].trim_start().starts_with('#');
-        let control =
-            failed.is_some() && (["if ", "range ", "with ", "end", "else", "/*"].iter().any(|w| body.starts_with(w)) || !body.is_empty());
-        if !in_comment && (helm || control) {
-            return Some(ParseProblem {
-                kind: ProblemKind::Template,
-                message: "a template that is not rendered".to_owned(),
-                span: Span::new(at, at + 2),
-            });
+        let has = |words: &[&str]| words.iter().any(|w| body.contains(w));
+        let helm = has(&[".Values.", ".Release.", ".Chart.", "include \"", "toYaml"]);
+        let before = text[line..at].trim();
+        if before.starts_with('#') {
+            continue;
         }
-        from = at + 2;
+        let is_template = match parsed {
+            Some(tree) => {
+                let blocks = known.get_or_insert_with(|| blocks(text, tree));
+                let place = blocks.partition_point(|b| (b.start as usize) <= at);
+                helm && !place.checked_sub(1).is_some_and(|n| at < blocks[n].end as usize)
+            }
+            // Alertmanager and Argo have templates too, as text of YAML that parses.
+            None => {
+                let begins = before.is_empty() || before.ends_with([':', '-', '[', ',']);
+                helm || has(&["template ", "define ", "tpl "]) || begins && !body.is_empty()
+            }
+        };
+        if is_template {
+            return Some(found(at));
+        }
     }
-    if failed.is_some()
-        && let Some(at) = text.find("{%")
-    {
-        return Some(ParseProblem {
-            kind: ProblemKind::Template,
-            message: "a template that is not rendered".to_owned(),
-            span: Span::new(at, at + 2),
-        });
+    match parsed {
+        None => text.find("{%").map(found),
+        Some(_) => None,
     }
-    None
 }
 
 struct Weight {
@@ -530,6 +538,14 @@ mod tests {
         assert_eq!(p.tree.duplicates.len(), 1);
         assert_eq!(&text[p.tree.duplicates[0].1.range()], "\"a\"");
         assert!(read("{\"a\": 1}\n{\"b\":\n").problem.is_some());
+    }
+
+    #[test]
+    fn a_broken_file_with_braces_in_its_texts_is_broken_and_no_template() {
+        let kind = |t: &str| read(t).problem.map(|p| p.kind);
+        assert_eq!(kind("a: \"{{ $value }} of {{ $labels.x }}\"\nb: [\n"), Some(ProblemKind::Syntax));
+        assert_eq!(kind("a: {{ item }}\nb: [\n"), Some(ProblemKind::Template));
+        assert_eq!(kind("a: |\n  {{ .Values.a }}\nb: '{{ .Values.b }}'\n"), Some(ProblemKind::Template));
     }
 
     #[test]
