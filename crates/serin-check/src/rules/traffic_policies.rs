@@ -36,7 +36,16 @@ pub(super) fn stickiness(cx: &Cx<'_>, out: &mut Out) {
         if policies.is_empty() {
             continue;
         }
-        let split = cx.index.splits().find(|(_, route)| {
+        let split = cx.index.splits().find(|(r, route)| {
+            // A rule in front that goes by a cookie or a header pins those who are to be pinned.
+            let pinned = r
+                .routes
+                .iter()
+                .take_while(|x| x.view.loc() != route.view.loc())
+                .any(|x| x.view.list("match").any(|m| m.get("headers").is_some()));
+            if pinned {
+                return false;
+            }
             let real = route.dests.iter().filter(|d| d.weight() > 0 && same_host(d.host, rule.host)).count();
             // A match on header or cookie already chooses who sees which version.
             real > 1 && route.view.list("match").all(|m| m.get("headers").is_none() && m.get("queryParams").is_none())
