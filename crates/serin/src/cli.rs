@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Check(On<cmd::check::CheckArgs>),
     /// Explain a rule of check, with a wrong and a right example
     Explain(cmd::explain::ExplainArgs),
+    /// Write a CanaryRelease for a Service, with a forecast for its traffic
+    Init(On<cmd::init::InitArgs>),
     /// Print the manifests that a cluster needs
     Install(cmd::install::InstallArgs),
     /// Print the manifests that a cluster needs no more
@@ -155,6 +157,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
 async fn ask(command: Command, color: out::Color) -> Result<Exit, Failure> {
     match command {
         Command::Check(args) => cmd::check::run(args.args, &args.cluster, color).await,
+        Command::Init(args) => cmd::init::run(args.args, &args.cluster).await,
         Command::Get(args) => cmd::get::run(args.args, &args.cluster).await,
         Command::Status(args) => cmd::status::run(args.args, &args.cluster, out::coloured(color)).await,
         Command::Why(args) => cmd::why::run(args.args, &args.cluster).await,

@@ -9,6 +9,7 @@ pub(crate) mod explain;
 pub(crate) mod freeze;
 pub(crate) mod get;
 pub(crate) mod history;
+pub(crate) mod init;
 pub(crate) mod install;
 pub(crate) mod lab;
 pub(crate) mod replay;

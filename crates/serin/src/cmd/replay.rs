@@ -85,14 +85,18 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
         source: SourceChoice::default(),
     };
     if let Some(edge) = serin_controller::observe::prometheus::matrix::missing_edge(&series, &query) {
-        return Err(Failure::new(format!("the record has no bucket of {edge} ms, which a metric of the plan asks for: record istio_request_duration_milliseconds_bucket, or choose an edge that the histogram has")));
+        return Err(Failure::new(format!(
+            "the record has no bucket of {edge} ms, which a metric of the plan asks for: record istio_request_duration_milliseconds_bucket, or choose an edge that the histogram has"
+        )));
     }
     let mut all = spans(&series, &query, step);
     let past = usize::try_from(args.history.as_millis() / step.as_millis().max(1)).unwrap_or(usize::MAX).min(all.len());
     let history: Vec<ArmCounts> = all.drain(..past).map(|(stable, _)| stable).collect();
     let polls: Vec<Recorded> = all.into_iter().map(|(stable, canary)| Recorded { seconds: step.as_secs_f64(), stable, canary }).collect();
     if polls.is_empty() {
-        return Err(Failure::new("the record is empty, or all of it is history: two samples of a series are the least that can be replayed"));
+        return Err(Failure::new(
+            "the record is empty, or all of it is history: two samples of a series are the least that can be replayed",
+        ));
     }
     let length = duration_text(step * u32::try_from(polls.len()).unwrap_or(u32::MAX));
     let total = |of: fn(&Recorded) -> f64| polls.iter().map(of).sum::<f64>();
@@ -100,8 +104,14 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
     if args.aa {
         let outcome = replay_against_itself(&plan, &polls, &history, args.runs, args.seed);
         match args.output {
-            Some(format) => print(format, &json!({"stable": stable.to_string(), "requests": asked[0], "falseAlarms": outcome.rolled_back, "outcome": outcome}))?,
-            None => out::answer(&format!("{stable} against itself over {length}, {} requests: every rollback is a false alarm\n{outcome}\n", count(asked[0])))?,
+            Some(format) => print(
+                format,
+                &json!({"stable": stable.to_string(), "requests": asked[0], "falseAlarms": outcome.rolled_back, "outcome": outcome}),
+            )?,
+            None => out::answer(&format!(
+                "{stable} against itself over {length}, {} requests: every rollback is a false alarm\n{outcome}\n",
+                count(asked[0])
+            ))?,
         }
         let allowed = 1.0 - plan.spec().confidence;
         return Ok(if outcome.rolled_back.share > allowed + 3.0 * outcome.rolled_back.error { Exit::No } else { Exit::Done });
@@ -109,7 +119,8 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
     let replayed = replay(&plan, &polls, &history, args.seed);
     match args.output {
         Some(format) => {
-            let told: Vec<Value> = replayed.told().map(|t| json!({"seconds": t.at_s, "reason": t.reason.code(), "message": t.reason.to_string()})).collect();
+            let told: Vec<Value> =
+                replayed.told().map(|t| json!({"seconds": t.at_s, "reason": t.reason.code(), "message": t.reason.to_string()})).collect();
             let (end, why) = match &replayed.run.end {
                 End::Promoted => ("Promoted", None),
                 End::RolledBack { why, .. } => ("RolledBack", Some(why)),
@@ -139,7 +150,9 @@ fn read(file: &Path) -> Result<Vec<Series>, Failure> {
     }
     let name = file.display();
     let text = fs::read_to_string(file).map_err(|e| Failure::new(format!("cannot read {name}: {e}")))?;
-    let not = |what: String| Failure::new(format!("{name} is no answer of a Prometheus to a range query: {what}")).hint("serin replay --help    shows the query");
+    let not = |what: String| {
+        Failure::new(format!("{name} is no answer of a Prometheus to a range query: {what}")).hint("serin replay --help    shows the query")
+    };
     let answer: Value = serde_json::from_str(&text).map_err(|e| not(e.to_string()))?;
     if answer["status"] == "error" {
         return Err(not(format!("it says {}", answer["error"].as_str().unwrap_or("error"))));
@@ -152,7 +165,10 @@ fn read(file: &Path) -> Result<Vec<Series>, Failure> {
     let series: Result<Vec<Series>, _> = data.result.iter().map(Series::deserialize).collect();
     let mut series = series.map_err(|e| not(e.to_string()))?;
     if let Some(nameless) = series.iter().find(|s| !s.metric.contains_key("__name__")) {
-        return Err(not(format!("series {:?} has no name, as results of rate() or sum() have none: record the counters themselves", nameless.metric)));
+        return Err(not(format!(
+            "series {:?} has no name, as results of rate() or sum() have none: record the counters themselves",
+            nameless.metric
+        )));
     }
     // What both sides reported is counted once: as the callers saw it.
     series.retain(|s| s.metric.get("reporter").is_none_or(|r| r == "source"));
@@ -164,7 +180,11 @@ fn arms(args: &ReplayArgs, series: &[Series]) -> Result<(ObjectName, ObjectName)
     let found = workloads(series);
     let seen = || {
         let list: Vec<String> = found.iter().map(|(name, n)| format!("  {name}    {} requests", count(*n))).collect();
-        if list.is_empty() { "  none: is it istio_requests_total that was recorded, by reporter=\"source\"?".to_string() } else { list.join("\n") }
+        if list.is_empty() {
+            "  none: is it istio_requests_total that was recorded, by reporter=\"source\"?".to_string()
+        } else {
+            list.join("\n")
+        }
     };
     let named = |text: &str| {
         let fits = |name: &ObjectName| name.to_string() == *text || name.name == *text;
@@ -179,7 +199,10 @@ fn arms(args: &ReplayArgs, series: &[Series]) -> Result<(ObjectName, ObjectName)
         (Some(text), _) => named(text)?,
         (None, [(only, _)]) => only.clone(),
         (None, [(busiest, _), _]) => busiest.clone(),
-        (None, _) => return Err(Failure::new(format!("which workload is stable? The record has\n{}", seen())).hint("serin replay FILE --stable WORKLOAD --canary WORKLOAD")),
+        (None, _) => {
+            return Err(Failure::new(format!("which workload is stable? The record has\n{}", seen()))
+                .hint("serin replay FILE --stable WORKLOAD --canary WORKLOAD"));
+        }
     };
     if args.aa {
         // Nobody's requests: the canary's are drawn out of stable's.

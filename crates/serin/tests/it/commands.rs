@@ -162,6 +162,36 @@ fn what_nothing_carries_out_is_refused_by_the_api_server_by_name() {
 }
 
 #[test]
+#[ignore = "needs envoy and kubectl"]
+fn init_writes_a_release_for_the_traffic_that_there_is() {
+    let _alone = alone();
+    let lab = Lab::up(&["--controller"]);
+    assert!(text(&lab, &["init", "my-app"], 2).contains("no Service my-app is in namespace default"));
+    lab.kubectl(&["apply", "-f", example("article").to_str().expect("a path")]);
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v2", "--timeout=60s"]);
+
+    let quiet = text(&lab, &["init", "my-app", "--measure", "500ms"], 2);
+    assert!(quiet.contains("nobody called it within 0.5s") && quiet.contains("serin init my-app --rate 50"), "{quiet}");
+    let slow = text(&lab, &["init", "my-app", "--rate", "0.02", "--error-rate", "0.1%"], 1);
+    assert!(slow.contains("this plan is refused: no good canary would be promoted within a day") && slow.contains("requests a second, or send it some"), "{slow}");
+
+    let caller = lab.spawn(&["verify", "my-app", "--requests", "4000", "--rate", "100"]);
+    let out = lab.serin(&["init", "my-app", "--measure", "3s"]);
+    drop(caller);
+    assert!(out.status.success(), "{}", said(&out));
+    let (yaml, talk) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    for sight in ["found     v1: Deployment my-app-v1, 3 ready, 90 % of the requests", "the split stays as it is, paused, until serin resume", "a good canary is promoted within"] {
+        assert!(talk.contains(sight), "{sight:?}: {talk}");
+    }
+    // What it writes is taken, and nothing moves.
+    lab.apply(&yaml);
+    lab.release("the split is found", |s| s["phase"] == "Paused");
+    assert_eq!(lab.weights(), [("v1".to_string(), 90), ("v2".to_string(), 10)].into());
+    assert!(text(&lab, &["init", "my-app", "--rate", "5"], 2).contains("CanaryRelease my-app is there already"));
+}
+
+#[test]
 fn a_lab_without_a_place_for_its_log_says_which() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let out = std::process::Command::new(crate::support::SERIN).args(["lab", "up"]).env("XDG_STATE_HOME", file.path()).output().expect("serin runs");

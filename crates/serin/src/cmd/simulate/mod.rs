@@ -114,16 +114,22 @@ pub(crate) fn run(args: &SimulateArgs) -> Ended {
         fs::write(file, svg + "\n").map_err(|e| Failure::new(format!("cannot write {}: {e}", file.display())))?;
         out::talk(&format!("{} of them are drawn in {}", runs.len(), file.display()));
     }
-    out::talk(&format!("{} in {:.1} s, {} a second", count(args.runs as f64), took.as_secs_f64(), count(args.runs as f64 / took.as_secs_f64().max(1e-9))));
+    out::talk(&format!(
+        "{} in {:.1} s, {} a second",
+        count(args.runs as f64),
+        took.as_secs_f64(),
+        count(args.runs as f64 / took.as_secs_f64().max(1e-9))
+    ));
     Ok(Exit::Done)
 }
 
 /// The same runs as on one core, a part on each.
-fn simulated(plan: &Plan, world: &World, runs: u64, seed: u64, longest_s: f64) -> Outcome {
+pub(crate) fn simulated(plan: &Plan, world: &World, runs: u64, seed: u64, longest_s: f64) -> Outcome {
     let parts = u64::try_from(cores()).unwrap_or(1).min(runs);
     let border = |i: u64| runs * i / parts;
     let runs: Vec<_> = std::thread::scope(|scope| {
-        let parts: Vec<_> = (0..parts).map(|i| scope.spawn(move || simulate_part(plan, world, border(i)..border(i + 1), seed, longest_s))).collect();
+        let parts: Vec<_> =
+            (0..parts).map(|i| scope.spawn(move || simulate_part(plan, world, border(i)..border(i + 1), seed, longest_s))).collect();
         parts.into_iter().filter_map(|part| part.join().ok()).flatten().collect()
     });
     Outcome::of(&runs, seed, longest_s)
@@ -164,25 +170,33 @@ fn described(plan: &Plan, world: &World) -> String {
 /// # Errors
 /// The file cannot be read, is none, or holds a plan that is refused: all problems at once.
 pub(crate) fn plan(file: Option<&Path>) -> Result<Plan, Failure> {
-    let spec = match file {
-        None => spec_of(&json!({"spec": {"service": "service"}}), "the default plan")?,
-        Some(file) => {
-            let name = named(file);
-            let objects: Vec<Value> = documents(&read(file)?).map_err(|e| Failure::new(format!("{name} is no YAML: {e}")))?;
-            let mut releases = objects.iter().filter(|o| o["kind"] == serin_api::names::KIND);
-            let release = match (releases.next(), releases.next()) {
-                (Some(one), None) => one,
-                (None, _) => {
-                    return Err(Failure::new(format!("{name} holds no {}, whose plan could be simulated", serin_api::names::KIND))
-                        .hint("serin simulate               the default plan")
-                        .hint("serin init SERVICE           writes one"));
-                }
-                (Some(_), Some(_)) => return Err(Failure::new(format!("{name} holds several CanaryReleases: give one"))),
-            };
-            spec_of(release, &name)?
+    match file {
+        None => checked(&spec_of(&json!({"spec": {"service": "service"}}), "the default plan")?),
+        Some(file) => plan_of_text(&read(file)?, &named(file)),
+    }
+}
+
+/// The plan of the one CanaryRelease in a text.
+///
+/// # Errors
+/// As `plan`.
+pub(crate) fn plan_of_text(text: &str, name: &str) -> Result<Plan, Failure> {
+    let objects: Vec<Value> = documents(text).map_err(|e| Failure::new(format!("{name} is no YAML: {e}")))?;
+    let mut releases = objects.iter().filter(|o| o["kind"] == serin_api::names::KIND);
+    let release = match (releases.next(), releases.next()) {
+        (Some(one), None) => one,
+        (None, _) => {
+            return Err(Failure::new(format!("{name} holds no {}, whose plan could be simulated", serin_api::names::KIND))
+                .hint("serin simulate               the default plan")
+                .hint("serin init SERVICE           writes one"));
         }
+        (Some(_), Some(_)) => return Err(Failure::new(format!("{name} holds several CanaryReleases: give one"))),
     };
-    serin_api::plan_of(&spec).map_err(|problems| {
+    checked(&spec_of(release, name)?)
+}
+
+fn checked(spec: &CanaryReleaseSpec) -> Result<Plan, Failure> {
+    serin_api::plan_of(spec).map_err(|problems| {
         let list: Vec<String> = problems.iter().map(|p| format!("  {p}")).collect();
         Failure::new(format!("the plan is refused:\n{}", list.join("\n")))
     })
@@ -197,7 +211,8 @@ fn world(args: &SimulateArgs) -> Result<World, Failure> {
         None => World::default(),
         Some(file) => {
             let text = read(file)?;
-            let not = |e: String| Failure::new(format!("{} is no world: {e}", named(file))).hint("serin simulate --help    names its fields");
+            let not =
+                |e: String| Failure::new(format!("{} is no world: {e}", named(file))).hint("serin simulate --help    names its fields");
             let value: Value = serde_saphyr::from_str(&text).map_err(|e| not(e.to_string()))?;
             World::deserialize(if value.is_null() { json!({}) } else { value }).map_err(|e| not(e.to_string()))?
         }
@@ -222,7 +237,11 @@ fn named(file: &Path) -> String {
 
 fn read(file: &Path) -> Result<String, Failure> {
     let mut text = String::new();
-    let result = if file.as_os_str() == "-" { std::io::stdin().read_to_string(&mut text).map(|_| ()) } else { fs::read_to_string(file).map(|t| text = t) };
+    let result = if file.as_os_str() == "-" {
+        std::io::stdin().read_to_string(&mut text).map(|_| ())
+    } else {
+        fs::read_to_string(file).map(|t| text = t)
+    };
     result.map_err(|e| Failure::new(format!("cannot read {}: {e}", named(file))))?;
     Ok(text)
 }
@@ -256,7 +275,9 @@ fn fault(text: &str) -> Result<Fault, String> {
             "added" => fault.added_ms = super::duration(value)?.as_secs_f64() * 1000.0,
             _ => {
                 fault.from = match value.strip_prefix("step") {
-                    Some(n) => Begin::Step(n.parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("from: {value:?} names no step, as step3"))?),
+                    Some(n) => {
+                        Begin::Step(n.parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("from: {value:?} names no step, as step3"))?)
+                    }
                     None => Begin::Seconds(super::duration(value)?.as_secs_f64()),
                 }
             }
