@@ -36,14 +36,18 @@ pub(super) fn stickiness(cx: &Cx<'_>, out: &mut Out) {
         if policies.is_empty() {
             continue;
         }
+        let headers: Vec<&str> = policies.iter().filter_map(|(hash, _)| hash.str_at("httpHeaderName")).collect();
         let split = cx.index.splits().find(|(r, route)| {
-            // A rule in front that goes by a cookie or a header pins those who are to be pinned.
-            let pinned = r
-                .routes
-                .iter()
-                .take_while(|x| x.view.loc() != route.view.loc())
-                .any(|x| x.view.list("match").any(|m| m.get("headers").is_some()));
-            if pinned {
+            // A rule in front that goes by the cookie, or the same header, pins those who are to be
+            // pinned; one for testers pins nobody else.
+            let by = |m: View<'_>| {
+                let named = |f: crate::yaml::Field<'_>| {
+                    f.key.eq_ignore_ascii_case("cookie") || headers.iter().any(|h| h.eq_ignore_ascii_case(f.key))
+                };
+                m.get("headers").into_iter().flat_map(View::fields).any(named)
+            };
+            let before = r.routes.iter().take_while(|x| x.view.loc() != route.view.loc());
+            if before.flat_map(|x| x.view.list("match")).any(by) {
                 return false;
             }
             let real = route.dests.iter().filter(|d| d.weight() > 0 && same_host(d.host, rule.host)).count();
