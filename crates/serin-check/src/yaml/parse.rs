@@ -112,7 +112,7 @@ fn unrendered(text: &str, parsed: Option<&Tree>) -> Option<ParseProblem> {
             Some(tree) => {
                 let blocks = known.get_or_insert_with(|| blocks(text, tree));
                 let place = blocks.partition_point(|b| (b.start as usize) <= at);
-                helm && !place.checked_sub(1).is_some_and(|n| at < blocks[n].end as usize)
+                helm && place.checked_sub(1).is_none_or(|n| at >= blocks[n].end as usize)
             }
             // Alertmanager and Argo have templates too, as text of YAML that parses.
             None => {
