@@ -96,7 +96,6 @@ impl Problems {
                 self.add(path, format!("not supported yet: {path}"));
             }
         };
-        not_yet("spec.policy", &spec.policy);
         not_yet("spec.hooks", &spec.hooks);
         not_yet("spec.notify", &spec.notify);
         if let Some(traffic) = &spec.traffic {
@@ -335,13 +334,13 @@ mod tests {
     #[test]
     fn what_nothing_carries_out_is_refused_by_name() {
         let found = problems(json!({
-            "service": "my-app", "policy": "default", "mode": "Observe", "deletionPolicy": "ReturnToStable",
+            "service": "my-app", "mode": "Observe", "deletionPolicy": "ReturnToStable",
             "traffic": {"match": [{}], "mirror": "10%", "destinations": {}}, "scaling": {"retireAfter": "24h"},
             "hooks": [], "notify": [],
             "analysis": {"source": "main", "metrics": [{"name": "p", "promql": {}}, {"name": "q", "latency": {"quantile": "0.99", "mayGrow": "20%"}}]},
         }));
         for path in [
-            "spec.policy", "spec.mode", "spec.deletionPolicy", "spec.traffic.match", "spec.traffic.mirror", "spec.traffic.destinations", "spec.scaling.retireAfter",
+            "spec.mode", "spec.deletionPolicy", "spec.traffic.match", "spec.traffic.mirror", "spec.traffic.destinations", "spec.scaling.retireAfter",
             "spec.hooks", "spec.notify", "spec.analysis.metrics[0].promql", "spec.analysis.metrics[1].latency.quantile",
             "spec.analysis.metrics[1].latency.mayGrow",
         ] {

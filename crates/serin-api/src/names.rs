@@ -10,6 +10,10 @@ pub const VERSION: &str = "v1alpha1";
 pub const KIND: &str = "CanaryRelease";
 /// Its plural, as in paths and `kubectl get`.
 pub const PLURAL: &str = "canaryreleases";
+/// The kind of policies.
+pub const POLICY_KIND: &str = "CanaryPolicy";
+/// Its plural.
+pub const POLICY_PLURAL: &str = "canarypolicies";
 /// The field manager of all that Serin writes, controller and command line alike.
 pub const FIELD_MANAGER: &str = "serin";
 

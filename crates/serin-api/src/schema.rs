@@ -1,62 +1,99 @@
-//! The CustomResourceDefinition: schema, defaults, CEL rules and printed columns, in place of a webhook.
+//! The CustomResourceDefinitions: schema, CEL rules and printed columns, in place of a webhook.
 //!
 //! Written out, not derived, because Kubernetes' structural schemas say more than Rust types do; a test holds the two
 //! together. Bounds stand everywhere, as the API server estimates the cost of CEL rules from them, and patterns come
 //! before CEL. Fields that nothing carries out yet stand in the schema so that they are refused by name, not pruned in
-//! silence. Field defaults are those of `convert`, which applies the same to objects that never saw a server.
+//! silence. What absence means stands in the descriptions, with the values of `convert`: defaults of a schema would be written
+//! into each release, and no policy could ever say anything.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Map, Value, json};
 
 use crate::convert::defaults;
-use crate::names::{GROUP, KIND, PLURAL, VERSION};
+use crate::names::{GROUP, KIND, PLURAL, POLICY_KIND, POLICY_PLURAL, VERSION};
 use crate::values::{DURATION_PATTERN, FACTOR_PATTERN, PERCENT_PATTERN, WEIGHT_PATTERN};
+
+/// A definition, as Kubernetes has it.
+pub type Definition = CustomResourceDefinition;
+
+fn column(name: &str, path: &str, kind: &str, about: &str) -> Value {
+    json!({"name": name, "jsonPath": path, "type": kind, "priority": 0, "description": about})
+}
 
 /// The definition of CanaryRelease.
 ///
 /// # Panics
 /// Never, as a test builds it: the JSON below is the shape of a definition.
 pub fn crd() -> CustomResourceDefinition {
-    let column = |name: &str, path: &str, kind: &str, priority: i64, about: &str| {
-        json!({"name": name, "jsonPath": path, "type": kind, "priority": priority, "description": about})
-    };
+    let columns = json!([
+        column("Service", ".spec.service", "string", "The Service that both versions stand behind."),
+        column("Stable", ".status.stable.version", "string", "The version that serves."),
+        column("Canary", ".status.canary.version", "string", "The version on trial."),
+        column("Weight", ".status.weight.set", "string", "The canary's share."),
+        column("Phase", ".status.phase", "string", "Where the release stands."),
+        column("Message", ".status.message", "string", "What it does, or waits for."),
+        column("Age", ".metadata.creationTimestamp", "date", "Since the object was made."),
+    ]);
+    let names = json!({
+        "kind": KIND, "listKind": format!("{KIND}List"), "plural": PLURAL, "singular": "canaryrelease",
+        "shortNames": ["can"], "categories": ["serin"],
+    });
+    definition(PLURAL, &names, &columns, root(), true)
+}
+
+/// The definition of CanaryPolicy.
+///
+/// # Panics
+/// Never, as a test builds it.
+pub fn policy_crd() -> CustomResourceDefinition {
+    let columns = json!([
+        column("Freeze", ".spec.freeze", "string", "Why nothing moves forward."),
+        column("Interval", ".spec.analysis.interval", "string", "How often metrics are read."),
+        column("Confidence", ".spec.analysis.confidence", "string", "Of the whole rollout."),
+        column("Age", ".metadata.creationTimestamp", "date", "Since the object was made."),
+    ]);
+    let names = json!({
+        "kind": POLICY_KIND, "listKind": format!("{POLICY_KIND}List"), "plural": POLICY_PLURAL, "singular": "canarypolicy",
+        "shortNames": ["canpol"], "categories": ["serin"],
+    });
+    definition(POLICY_PLURAL, &names, &columns, policy_root(), false)
+}
+
+fn definition(plural: &str, names: &Value, columns: &Value, schema: Value, status: bool) -> CustomResourceDefinition {
+    let mut version = json!({
+        "name": VERSION,
+        "served": true,
+        "storage": true,
+        "additionalPrinterColumns": columns,
+        "schema": {"openAPIV3Schema": schema},
+    });
+    if status {
+        version["subresources"] = json!({"status": {}});
+    }
     let value = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{PLURAL}.{GROUP}")},
-        "spec": {
-            "group": GROUP,
-            "names": {
-                "kind": KIND, "listKind": format!("{KIND}List"), "plural": PLURAL, "singular": "canaryrelease",
-                "shortNames": ["can"], "categories": ["serin"],
-            },
-            "scope": "Namespaced",
-            "versions": [{
-                "name": VERSION,
-                "served": true,
-                "storage": true,
-                "subresources": {"status": {}},
-                "additionalPrinterColumns": [
-                    column("Service", ".spec.service", "string", 0, "The Service that both versions stand behind."),
-                    column("Stable", ".status.stable.version", "string", 0, "The version that serves."),
-                    column("Canary", ".status.canary.version", "string", 0, "The version on trial."),
-                    column("Weight", ".status.weight.set", "string", 0, "The canary's share."),
-                    column("Phase", ".status.phase", "string", 0, "Where the release stands."),
-                    column("Message", ".status.message", "string", 0, "What it does, or waits for."),
-                    column("Age", ".metadata.creationTimestamp", "date", 0, "Since the object was made."),
-                ],
-                "schema": {"openAPIV3Schema": root()},
-            }],
-        },
+        "metadata": {"name": format!("{plural}.{GROUP}")},
+        "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
     });
     serde_json::from_value(value).expect("the definition has the shape of a definition")
 }
 
-/// All definitions as YAML, ready for `kubectl apply -f -`.
-pub fn crds() -> String {
-    let value = serde_json::to_value(crd()).unwrap_or_default();
+/// All definitions.
+pub fn definitions() -> [CustomResourceDefinition; 2] {
+    [crd(), policy_crd()]
+}
+
+/// One definition as YAML, ready for `kubectl apply -f -`.
+pub fn yaml(definition: &CustomResourceDefinition) -> String {
+    let value = serde_json::to_value(definition).unwrap_or_default();
     let yaml = serde_saphyr::to_string(&value).unwrap_or_default();
     format!("# Made by `serin install --crds`; `UPDATE=1 cargo test -p serin-api` writes it anew.\n{yaml}")
+}
+
+/// All definitions as YAML, ready for `kubectl apply -f -`.
+pub fn crds() -> String {
+    definitions().map(|d| yaml(&d)).join("---\n")
 }
 
 fn root() -> Value {
@@ -80,14 +117,20 @@ fn root() -> Value {
 
 fn about(text: &str, mut schema: Value) -> Value {
     if let Some(object) = schema.as_object_mut() {
-        object.insert("description".into(), text.into());
+        let more = object.get("description").and_then(Value::as_str).map(|more| format!(" {more}")).unwrap_or_default();
+        object.insert("description".into(), format!("{text}{more}").into());
     }
     schema
 }
 
+/// Says what absence means. It is no default of the schema: the API server would write that into each release, where it would win
+/// over the policy.
 fn with_default(default: impl Into<Value>, mut schema: Value) -> Value {
-    if let Some(object) = schema.as_object_mut() {
-        object.insert("default".into(), default.into());
+    let default = default.into();
+    if let Some(object) = schema.as_object_mut().filter(|_| !default.as_object().is_some_and(Map::is_empty)) {
+        let before = object.get("description").and_then(Value::as_str).map(|before| format!("{before} ")).unwrap_or_default();
+        let shown = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+        object.insert("description".into(), format!("{before}Absent: what the policy says, else {shown}.").into());
     }
     schema
 }
@@ -181,12 +224,12 @@ fn spec() -> Value {
         ("steps", with_default(serde_json::to_value(defaults::steps()).unwrap_or_default(), steps())),
         ("promotion", with_default(json!({}), promotion())),
         ("analysis", with_default(json!({}), analysis())),
-        ("policy", not_yet(string(253))),
+        ("policy", about("The CanaryPolicy of this namespace that says what this release does not. Absent: the one named default in the controller's namespace, if there is one.", name(253))),
         ("hooks", not_yet(anythings())),
         ("notify", not_yet(anythings())),
     ]);
     let no = |field: &str| (format!("!has(self.{field})"), format!("not supported yet: spec.{field}"), format!(".{field}"));
-    let refusals: Vec<_> = ["policy", "hooks", "notify"].map(no).to_vec();
+    let refusals: Vec<_> = ["hooks", "notify"].map(no).to_vec();
     let mut all: Vec<(&str, &str, Option<&str>)> = refusals.iter().map(|(r, m, p)| (r.as_str(), m.as_str(), Some(p.as_str()))).collect();
     all.push(("!has(self.mode) || self.mode != 'Observe'", "not supported yet: spec.mode: Observe", Some(".mode")));
     all.push(("!has(self.deletionPolicy) || self.deletionPolicy != 'ReturnToStable'", "not supported yet: spec.deletionPolicy: ReturnToStable", Some(".deletionPolicy")));
@@ -326,6 +369,50 @@ fn analysis() -> Value {
             ("metrics", about("The questions asked of the traffic.", with_default(serde_json::to_value(defaults::metrics()).unwrap_or_default(), metrics))),
         ]),
     )
+}
+
+// The policy: what a release may say, but for what speaks of one release alone, and when nothing moves.
+
+fn policy_root() -> Value {
+    let window = required(
+        &["from", "to"],
+        object([
+            ("days", about("Days on which it opens. Absent: every day.", json!({"type": "array", "maxItems": 7, "items": one_of(&["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]), "x-kubernetes-list-type": "set"}))),
+            ("from", about("Opens, as 09:00.", time_of_day())),
+            ("to", about("Closes, as 16:30. Not later than from: on the day after.", time_of_day())),
+            ("timeZone", about("A name of the time zone database, as Europe/Berlin. Absent: UTC.", json!({"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"}))),
+        ]),
+    );
+    let mut windows = list(32, window);
+    windows["x-kubernetes-list-type"] = json!("atomic");
+    let mut spec = spec();
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("required");
+        spec.insert("description".into(), "Fields of a release, for all that do not write them themselves; and when nothing moves forward.".into());
+    }
+    for (at, field) in [("", "service"), ("", "policy"), ("/properties/version", "desired"), ("/properties/traffic", "virtualServices"), ("/properties/traffic", "destinations")] {
+        if let Some(fields) = spec.pointer_mut(&format!("{at}/properties")).and_then(Value::as_object_mut) {
+            fields.remove(field);
+        }
+        let speaks = |rule: &Value| rule["rule"].as_str().is_some_and(|r| r.contains(&format!("self.{field})")));
+        if let Some(rules) = spec.pointer_mut(&format!("{at}/x-kubernetes-validations")).and_then(Value::as_array_mut) {
+            rules.retain(|rule| !speaks(rule));
+        }
+    }
+    spec["properties"]["windows"] = about("When releases may move forward; going back is always allowed. Absent: at any time.", windows);
+    spec["properties"]["freeze"] = about("While set, nothing moves forward; the text says why.", json!({"type": "string", "minLength": 1, "maxLength": 1024}));
+    about(
+        "What releases take where they say nothing themselves, and when nothing may move forward.",
+        json!({
+            "type": "object",
+            "required": ["spec"],
+            "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}, "spec": spec},
+        }),
+    )
+}
+
+fn time_of_day() -> Value {
+    json!({"type": "string", "minLength": 5, "maxLength": 5, "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"})
 }
 
 // The status: known fields for `kubectl explain`, and room for what a newer version writes.

@@ -57,9 +57,9 @@ pub struct CanaryReleaseSpec {
     /// How it is decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<AnalysisSpec>,
-    /// Not supported yet.
+    /// The CanaryPolicy of the namespace that says what this release does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<Value>,
+    pub policy: Option<String>,
     /// Not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Value>,

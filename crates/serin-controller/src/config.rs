@@ -57,6 +57,8 @@ pub const PROXIES_PORT: u16 = 15_090;
 pub struct Options {
     /// Istio's root namespace.
     pub root_namespace: String,
+    /// The controller's own namespace, whose policy `default` holds for releases that name none; `None`: no policy does.
+    pub home: Option<String>,
     /// Who this is among several controllers: the pod's name. Shown in events, and held by the lease.
     pub identity: String,
     /// Among several controllers the one that holds this lease acts; `None`: this one acts.
@@ -67,7 +69,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { root_namespace: serin_core::route::rules::ROOT_NAMESPACE.to_owned(), identity: "serin".to_owned(), lease: None, serve: None }
+        Self { root_namespace: serin_core::route::rules::ROOT_NAMESPACE.to_owned(), home: None, identity: "serin".to_owned(), lease: None, serve: None }
     }
 }
 

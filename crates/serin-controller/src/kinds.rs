@@ -11,6 +11,8 @@ use kube::core::{ApiResource, GroupVersionKind};
 pub enum Kind {
     /// Serin's own object.
     Release,
+    /// What holds for many of them.
+    Policy,
     /// apps/v1 Deployment.
     Deployment,
     /// v1 Service.
@@ -34,8 +36,9 @@ const ISTIO_VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha3"];
 
 impl Kind {
     /// What every installation reads.
-    pub const ALWAYS: [Self; 8] = [
+    pub const ALWAYS: [Self; 9] = [
         Self::Release,
+        Self::Policy,
         Self::Deployment,
         Self::Service,
         Self::EndpointSlice,
@@ -47,12 +50,13 @@ impl Kind {
 
     /// Whether the controller does its work where this kind is not served, or may not be read.
     pub fn is_optional(self) -> bool {
-        matches!(self, Self::Autoscaler | Self::ScaledObject)
+        matches!(self, Self::Autoscaler | Self::ScaledObject | Self::Policy)
     }
 
     fn group_and_kind(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Release => (serin_api::names::GROUP, serin_api::names::KIND, serin_api::names::PLURAL),
+            Self::Policy => (serin_api::names::GROUP, serin_api::names::POLICY_KIND, serin_api::names::POLICY_PLURAL),
             Self::Deployment => ("apps", "Deployment", "deployments"),
             Self::Service => ("", "Service", "services"),
             Self::EndpointSlice => ("discovery.k8s.io", "EndpointSlice", "endpointslices"),
@@ -66,7 +70,7 @@ impl Kind {
 
     fn versions(self) -> &'static [&'static str] {
         match self {
-            Self::Release | Self::ScaledObject => &["v1alpha1"],
+            Self::Release | Self::Policy | Self::ScaledObject => &["v1alpha1"],
             Self::Deployment | Self::Service | Self::Pod => &["v1"],
             // Addresses, readiness and ports are alike in both; before Kubernetes 1.21 there is only the latter.
             Self::EndpointSlice => &["v1", "v1beta1"],
@@ -89,7 +93,7 @@ impl Kind {
     /// How a person names it, with what to do where it lacks.
     pub fn missing(self) -> String {
         match self {
-            Self::Release => format!("kind {} is not installed: run serin install --crds | kubectl apply -f -", serin_api::names::KIND),
+            Self::Release | Self::Policy => format!("kind {} is not installed: run serin install --crds | kubectl apply -f -", self.group_and_kind().1),
             Self::VirtualService | Self::DestinationRule => {
                 format!("Istio's kind {} is not installed, so there are no routes to split: install Istio, or its CRDs", self.group_and_kind().1)
             }

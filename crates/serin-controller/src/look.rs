@@ -21,6 +21,7 @@ use crate::act::{ActError, Hands, Haste, Work};
 use crate::config::{Clock, now};
 use crate::kinds::Kind;
 use crate::observe::choose::{SourceChoice, Sources};
+use crate::observe::policy::{Resolved, resolve};
 use crate::observe::project::Release;
 use crate::observe::seen::{Seen, Subject, look};
 use crate::observe::source::{Arm, ArmQuery};
@@ -30,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) hands: Hands,
     pub(crate) clock: Clock,
     pub(crate) root_namespace: String,
+    /// Whose policy holds for releases that name none.
+    pub(crate) home: Option<String>,
     pub(crate) sources: Arc<Sources>,
 }
 
@@ -86,23 +89,19 @@ impl Context {
             Ok(read) => read,
             Err(problems) => return self.say_invalid(&release, status.as_ref(), &problems).await,
         };
-        let source = self.sources.choose(spec.analysis.as_ref().and_then(|a| a.source.as_deref()));
-        let planned = match (plan_of(&spec), &source) {
-            (Ok(plan), Ok(_)) => Ok(plan),
-            (Ok(_), Err(problem)) => Err(vec![problem.clone()]),
-            (Err(problems), source) => Err(problems.into_iter().chain(source.as_ref().err().cloned()).collect()),
-        };
-        let source = source.unwrap_or_default();
+        let now = now(&self.clock);
+        let (resolved, planned) = self.plan(&release, now);
+        let source = resolved.source;
+        let (own, spec) = (spec, resolved.resolved.spec);
         let plan = match planned {
             Ok(plan) => plan,
-            Err(problems) => match way_back(&release, &spec, &state) {
+            Err(problems) => match way_back(&release, &own, &state) {
                 Some(plan) => plan,
                 None => return self.say_invalid(&release, status.as_ref(), &problems).await,
             },
         };
-        let now = now(&self.clock);
         let traffic = given.traffic.unwrap_or(Traffic::NotAsked);
-        let subject = Subject { release: &release, spec: &spec, plan: &plan, state: &state, root_namespace: &self.root_namespace, now };
+        let subject = Subject { release: &release, spec: &spec, plan: &plan, state: &state, root_namespace: &self.root_namespace, hold: resolved.resolved.hold.as_deref(), now };
         let mut seen = self.look(&subject, traffic.clone());
         let mut decision = decide(&plan, &state, &seen.observation, now);
         if says_drift(&state, &decision) {
@@ -119,7 +118,30 @@ impl Context {
             decision.reasons.insert(0, Reason::Obstacle { code: "ActionFailed".into(), what });
         }
         let looked = Looked { release: &release, plan: &plan, state: &state, status: status.as_ref(), seen: &seen, source: &source, now };
-        self.carry_out(&looked, &decision).await
+        let mut turn = self.carry_out(&looked, &decision).await;
+        // A window opens by the clock alone.
+        turn.wake_at = turn.wake_at.into_iter().chain(resolved.resolved.until).min();
+        turn
+    }
+
+    /// The release with its policy and its source, and the plan that follows; or everything that is wrong with them.
+    fn plan(&self, release: &Release, now: Timestamp) -> (Whole, Result<Plan, Vec<Problem>>) {
+        let resolved = resolve(&self.hands.cluster.read().unwrap_or_else(PoisonError::into_inner), release, self.home.as_deref(), now);
+        let resolved = match resolved {
+            Ok(resolved) => resolved,
+            Err(problems) => {
+                let resolved = Resolved::alone(read_spec(release).unwrap_or_default());
+                return (Whole { resolved, source: SourceChoice::Usual }, Err(problems));
+            }
+        };
+        let source = self.sources.choose(resolved.spec.analysis.as_ref().and_then(|a| a.source.as_deref()));
+        let planned = match (plan_of(&resolved.spec), &source) {
+            (Ok(plan), Ok(_)) => Ok(plan),
+            (Ok(_), Err(problem)) => Err(vec![problem.clone()]),
+            (Err(problems), source) => Err(problems.into_iter().chain(source.as_ref().err().cloned()).collect()),
+        };
+        let planned = planned.map_err(|problems| problems.into_iter().map(|p| resolved.blame(p)).collect());
+        (Whole { resolved, source: source.unwrap_or_default() }, planned)
     }
 
     fn look(&self, subject: &Subject<'_>, traffic: Traffic) -> Seen {
@@ -200,6 +222,12 @@ impl Context {
         }
         turn
     }
+}
+
+/// A release, completed.
+struct Whole {
+    resolved: Resolved,
+    source: SourceChoice,
 }
 
 /// All that a decision was made of.

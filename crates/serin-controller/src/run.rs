@@ -89,6 +89,11 @@ pub async fn run_with(client: kube::Client, config: Config, options: Options, st
         cluster.expect(kind, scope.clone());
         watches.spawn(watch(client.clone(), kind, scope, out.clone()));
     }
+    // One that is limited to a namespace reads the policies of its own beside.
+    if let Some(home) = options.home.as_ref().filter(|home| config.namespace.as_ref().is_some_and(|only| only != *home)) {
+        cluster.expect(Kind::Policy, Some(home.clone()));
+        watches.spawn(watch(client.clone(), Kind::Policy, Some(home.clone()), out.clone()));
+    }
     drop(out);
     let cluster = Arc::new(RwLock::new(cluster));
     let sources = Arc::new(Sources::new(&config, &cluster));
@@ -97,6 +102,7 @@ pub async fn run_with(client: kube::Client, config: Config, options: Options, st
         hands: Hands { client, cluster: cluster.clone(), identity: options.identity, desk: Arc::new(Semaphore::new(DESK)) },
         clock: config.clock.clone(),
         root_namespace: options.root_namespace,
+        home: options.home,
         sources,
     };
     let mut engine = Engine {

@@ -118,6 +118,11 @@ impl Cluster {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// CanaryPolicies of a namespace.
+    pub(crate) fn policies(&self, namespace: &str) -> Api<serin_api::CanaryPolicy> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
     /// The release of that name.
     ///
     /// # Errors
@@ -161,20 +166,22 @@ const SERVED: Duration = Duration::from_secs(30);
 /// # Errors
 /// The cluster refuses it.
 pub(crate) async fn define(cluster: &Cluster) -> Result<(), Failure> {
-    let crd = serin_api::crd();
-    let name = crd.metadata.name.clone().unwrap_or_default();
-    let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
-    match api.create(&PostParams::default(), &crd).await {
-        Ok(_) => {}
-        Err(e) if matches!(&e, kube::Error::Api(s) if s.is_already_exists()) => {}
-        Err(e) => return Err(cluster.failed(&format!("create CustomResourceDefinition {name}"), &e)),
+    for crd in serin_api::definitions() {
+        let name = crd.metadata.name.clone().unwrap_or_default();
+        let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+        match api.create(&PostParams::default(), &crd).await {
+            Ok(_) => {}
+            Err(e) if matches!(&e, kube::Error::Api(s) if s.is_already_exists()) => {}
+            Err(e) => return Err(cluster.failed(&format!("create CustomResourceDefinition {name}"), &e)),
+        }
+        let established = conditions::is_crd_established();
+        match tokio::time::timeout(SERVED, await_condition(api, &name, established)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => return Err(Failure::new(format!("cannot watch CustomResourceDefinition {name}: {}", chain(&e)))),
+            Err(_) => return Err(Failure::new(format!("CustomResourceDefinition {name} is not served"))),
+        }
     }
-    let established = conditions::is_crd_established();
-    match tokio::time::timeout(SERVED, await_condition(api, &name, established)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(e)) => Err(Failure::new(format!("cannot watch CustomResourceDefinition {name}: {}", chain(&e)))),
-        Err(_) => Err(Failure::new(format!("CustomResourceDefinition {name} is not served"))),
-    }
+    Ok(())
 }
 
 fn status_text(error: &kube::Error) -> String {

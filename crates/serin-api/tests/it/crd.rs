@@ -7,21 +7,24 @@ use serde_json::{Value, json};
 use serin_api::CanaryReleaseSpec;
 
 #[test]
-fn the_committed_crd_is_what_the_code_prints() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crd/canaryreleases.serin.dev.yaml");
-    let printed = serin_api::crds();
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
-        std::fs::write(&path, &printed).expect("the file can be written");
+fn the_committed_crds_are_what_the_code_prints() {
+    for definition in serin_api::definitions() {
+        let name = definition.metadata.name.clone().unwrap_or_default();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../deploy/crd/{name}.yaml"));
+        let printed = serin_api::schema::yaml(&definition);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
+            std::fs::write(&path, &printed).expect("the file can be written");
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == printed, "{} is out of date: UPDATE=1 cargo test --workspace", path.display());
     }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == printed, "{} is out of date: UPDATE=1 cargo test --workspace", path.display());
 }
 
 #[test]
-fn the_printed_yaml_reads_as_the_definition() {
-    let read: Value = serde_saphyr::from_str(&serin_api::crds()).expect("YAML");
-    let made = serde_json::to_value(serin_api::crd()).expect("JSON");
+fn the_printed_yaml_reads_as_the_definitions() {
+    let read: Vec<Value> = serin_api::crds().split("\n---\n").map(|d| serde_saphyr::from_str(d).expect("YAML")).collect();
+    let made: Vec<Value> = serin_api::definitions().iter().map(|d| serde_json::to_value(d).expect("JSON")).collect();
     assert_eq!(read, made);
 }
 
@@ -94,27 +97,45 @@ fn everything_in_the_schema_has_a_bound() {
             check(&schema["items"], &format!("{at}[]"));
         }
     }
-    let schema = serde_json::to_value(serin_api::crd()).expect("JSON");
-    check(&schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "");
+    for definition in serin_api::definitions() {
+        let schema = serde_json::to_value(definition).expect("JSON");
+        check(&schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "");
+    }
+}
+
+/// A default of the schema would be written into each release by the API server, and win over every policy.
+#[test]
+fn the_schemas_write_nothing_into_an_object() {
+    fn defaults(schema: &Value, at: &str, out: &mut Vec<String>) {
+        if schema.get("default").is_some() {
+            out.push(at.to_owned());
+        }
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            defaults(inner, &format!("{at}.{name}"), out);
+        }
+    }
+    for definition in serin_api::definitions() {
+        let schema = serde_json::to_value(definition).expect("JSON");
+        let mut found = Vec::new();
+        defaults(&schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"], "", &mut found);
+        assert!(found.is_empty(), "{found:?}");
+    }
 }
 
 #[test]
-fn schema_defaults_make_the_same_plan_as_absence() {
-    fn fill(schema: &Value, value: &mut Value) {
-        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
-            if let (Some(default), None) = (inner.get("default"), value.get(name)) {
-                value[name] = default.clone();
-            }
-            if let Some(field) = value.get_mut(name) {
-                fill(inner, field);
-            }
-        }
-    }
-    let schema = serde_json::to_value(serin_api::crd()).expect("JSON");
-    let mut value = json!({"service": "my-app"});
-    fill(&schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], &mut value);
-    let (filled, bare): (CanaryReleaseSpec, CanaryReleaseSpec) =
-        (serde_json::from_value(value.clone()).expect("a spec"), serde_json::from_value(json!({"service": "my-app"})).expect("a spec"));
-    assert_ne!(filled, bare);
-    assert_eq!(serin_api::plan_of(&filled), serin_api::plan_of(&bare), "{value:#}");
+fn a_policy_may_say_what_a_release_may_but_for_what_is_its_own() {
+    let fields = |definition: &serin_api::schema::Definition| {
+        let schema = serde_json::to_value(definition).expect("JSON");
+        let mut known = BTreeSet::new();
+        paths(&schema["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], "spec", &mut known);
+        known
+    };
+    let [release, policy] = serin_api::definitions().map(|d| fields(&d));
+    let own: Vec<&str> = release.difference(&policy).map(String::as_str).collect();
+    assert_eq!(own, [
+        "spec.policy", "spec.service", "spec.traffic.destinations", "spec.traffic.virtualServices", "spec.traffic.virtualServices[].name",
+        "spec.traffic.virtualServices[].routes", "spec.version.desired",
+    ]);
+    let more: Vec<&str> = policy.difference(&release).map(String::as_str).collect();
+    assert_eq!(more, ["spec.freeze", "spec.windows", "spec.windows[].days", "spec.windows[].from", "spec.windows[].timeZone", "spec.windows[].to"]);
 }

@@ -12,7 +12,7 @@ use serin_core::route::host::{covers, is_wildcard};
 use serin_core::route::{Selection, ServiceName};
 use serin_core::units::ObjectName;
 
-use super::project::{self, Autoscaler, Deployment, ProxyPod, Release, Rule, Service, Slice, VirtualService};
+use super::project::{self, Autoscaler, Deployment, Policy, ProxyPod, Release, Rule, Service, Slice, VirtualService};
 use crate::kinds::Kind;
 use crate::watch::{Change, WatchEvent};
 
@@ -37,6 +37,7 @@ pub(crate) struct Cluster {
     resources: HashMap<Kind, ApiResource>,
     missing: BTreeMap<Kind, String>,
     releases: HashMap<ObjectName, Arc<Release>>,
+    policies: HashMap<ObjectName, Arc<Policy>>,
     by_host: HashMap<String, BTreeSet<ObjectName>>,
     in_namespace: HashMap<String, BTreeSet<ObjectName>>,
     deployments: ByNamespace<Arc<Deployment>>,
@@ -119,11 +120,13 @@ impl Cluster {
             }
             Change::Missing(why) => {
                 self.watches.entry((kind, scope)).or_default().synced = true;
-                if kind.is_optional() {
+                if kind.is_optional() && kind != Kind::Policy {
                     return Dirty::new();
                 }
                 if self.missing.insert(kind, why.clone()).is_none_or(|before| before != why) {
-                    tracing::warn!(?kind, "{why}");
+                    if kind != Kind::Policy {
+                        tracing::warn!(?kind, "{why}");
+                    }
                     return self.all();
                 }
                 Dirty::new()
@@ -161,6 +164,7 @@ impl Cluster {
     fn names(&self, kind: Kind) -> Vec<ObjectName> {
         match kind {
             Kind::Release => self.releases.keys().cloned().collect(),
+            Kind::Policy => self.policies.keys().cloned().collect(),
             Kind::Deployment => {
                 let of = |(ns, names): (&String, &BTreeMap<String, Arc<Deployment>>)| {
                     names.keys().map(|name| ObjectName { namespace: ns.clone(), name: name.clone() }).collect::<Vec<_>>()
@@ -181,6 +185,13 @@ impl Cluster {
         let name = project::name_of(object);
         match kind {
             Kind::Release => self.put_release(name, project::release(object), listed),
+            Kind::Policy => {
+                let new = Arc::new(project::policy(object));
+                if self.policies.insert(name.clone(), new.clone()).is_some_and(|old| old == new) {
+                    return Dirty::new();
+                }
+                self.of_policy(&name)
+            }
             Kind::Deployment => self.put_deployment(&name, project::deployment(object)),
             Kind::Service => {
                 let new = Arc::new(project::service(object));
@@ -219,6 +230,10 @@ impl Cluster {
                 unindex(&mut self.in_namespace, std::slice::from_ref(&name.namespace), name);
                 // Itself too, so that whoever keeps anything for it lets it go.
                 self.of_host(&host).into_iter().chain([name.clone()]).collect()
+            }
+            Kind::Policy => {
+                self.policies.remove(name);
+                self.of_policy(name)
             }
             Kind::Deployment => {
                 let Some(old) = self.deployments.get_mut(&name.namespace).and_then(|d| d.remove(&name.name)) else { return Dirty::new() };
@@ -377,6 +392,13 @@ impl Cluster {
         self.of_host(&ServiceName::new(&service.name, &service.namespace).fqdn())
     }
 
+    /// Releases that name a policy; for one that may be the usual one also those that name none.
+    fn of_policy(&self, policy: &ObjectName) -> Dirty {
+        let named = self.releases_in(&policy.namespace).filter(|r| r.policy.as_deref() == Some(&policy.name));
+        let usual = (policy.name == serin_api::policy::DEFAULT_POLICY).then(|| self.releases.values().filter(|r| r.policy.is_none()));
+        named.chain(usual.into_iter().flatten()).map(|r| r.name.clone()).collect()
+    }
+
     /// Releases whose service selects pods with any of these sets of labels.
     fn of_pods(&self, namespace: &str, labels: &[&project::Labels]) -> Dirty {
         let selects = |(name, service): (&ObjectName, &Arc<Service>)| {
@@ -431,6 +453,14 @@ impl Cluster {
 
     pub(crate) fn release(&self, name: &ObjectName) -> Option<Arc<Release>> {
         self.releases.get(name).cloned()
+    }
+
+    pub(crate) fn policy(&self, name: &ObjectName) -> Option<&Arc<Policy>> {
+        self.policies.get(name)
+    }
+
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &ObjectName> {
+        self.policies.keys()
     }
 
     pub(crate) fn release_names(&self) -> Vec<ObjectName> {
@@ -629,6 +659,19 @@ mod tests {
         };
         assert_eq!(names(&c), ["delegate", "half", "rival", "root"]);
         assert_eq!(apply(&mut c, Kind::VirtualService, vs("root", json!({"hosts": ["shop.example"], "http": []}))), ["shop/cart"], "a root is its delegate's business");
+    }
+
+    #[test]
+    fn a_policy_concerns_those_that_name_it_and_the_usual_one_those_that_name_none() {
+        let mut c = two();
+        let mut named = release("named", "named", 1);
+        named["spec"]["policy"] = json!("strict");
+        apply(&mut c, Kind::Release, named);
+        let policy = |name: &str, interval: &str| json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"analysis": {"interval": interval}}});
+        assert_eq!(apply(&mut c, Kind::Policy, policy("strict", "10s")), ["shop/named"]);
+        assert_eq!(apply(&mut c, Kind::Policy, policy("strict", "10s")), [""; 0], "the very same");
+        assert_eq!(apply(&mut c, Kind::Policy, policy("default", "10s")), ["shop/cart", "shop/web"]);
+        assert_eq!(tell(&mut c, Kind::Policy, Change::Delete(object(policy("strict", "10s")))), ["shop/named"]);
     }
 
     #[test]

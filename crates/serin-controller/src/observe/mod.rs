@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod exposition;
 mod hash;
 pub mod increments;
+pub(crate) mod policy;
 pub(crate) mod project;
 pub mod prometheus;
 pub mod proxies;

@@ -29,12 +29,21 @@ pub(crate) struct Release {
     pub(crate) deleting: bool,
     /// The Service's name.
     pub(crate) service: String,
+    /// The policy that the spec names.
+    pub(crate) policy: Option<Box<str>>,
     /// VirtualServices that the spec names.
     pub(crate) named_routes: Vec<String>,
     pub(crate) spec: Box<str>,
     pub(crate) status: Box<str>,
     pub(crate) request: Option<Box<str>>,
     pub(crate) abort: Option<Box<str>>,
+    pub(crate) freeze: Option<Box<str>>,
+}
+
+/// A CanaryPolicy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub(crate) spec: Box<str>,
     pub(crate) freeze: Option<Box<str>>,
 }
 
@@ -136,6 +145,7 @@ pub(crate) fn release(object: &DynamicObject) -> Release {
         created: created(object),
         deleting: meta.deletion_timestamp.is_some(),
         service: text(&object.data, "/spec/service").unwrap_or_default().to_owned(),
+        policy: text(&object.data, "/spec/policy").map(Into::into),
         named_routes: list(&object.data, "/spec/traffic/virtualServices").filter_map(|v| Some(text(v, "/name")?.to_owned())).collect(),
         spec: json("spec"),
         status: json("status"),
@@ -143,6 +153,11 @@ pub(crate) fn release(object: &DynamicObject) -> Release {
         abort: annotation(names::ABORT),
         freeze: annotation(names::FREEZE),
     }
+}
+
+pub(crate) fn policy(object: &DynamicObject) -> Policy {
+    let spec = object.data.get("spec").map_or_else(|| "{}".into(), ToString::to_string);
+    Policy { spec: spec.into_boxed_str(), freeze: object.metadata.annotations.as_ref().and_then(|a| a.get(names::FREEZE)).map(|text| text.as_str().into()) }
 }
 
 pub(crate) fn deployment(object: &DynamicObject) -> Deployment {

@@ -89,6 +89,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) state: &'a State,
     pub(crate) root_namespace: &'a str,
+    /// Why nothing moves forward, as the policy says.
+    pub(crate) hold: Option<&'a str>,
     pub(crate) now: Timestamp,
 }
 
@@ -100,7 +102,7 @@ pub(crate) fn look(cluster: &Cluster, subject: &Subject<'_>, traffic: Traffic) -
     let net = net(cluster, subject, label, pods);
     let network = net.read();
     let obstacle = nothing_to_work_on(cluster, release).or_else(|| forward_problem(&network, subject));
-    let freeze = release.freeze.as_deref().map(|why| if why.is_empty() { "frozen".to_owned() } else { format!("frozen: {why}") });
+    let freeze = release.freeze.as_deref().map(|why| if why.is_empty() { "frozen".to_owned() } else { format!("frozen: {why}") }).or_else(|| subject.hold.map(str::to_owned));
     let (routes, rules) = (network.routes(), network.rules());
     let mut seen = Seen {
         observation: Observation { at: subject.now, workloads, routes, rules, traffic, requests: Vec::new(), abort: None, freeze, obstacle },

@@ -5,6 +5,7 @@
 #[expect(dead_code, reason = "what only the pure runner needs of the world")]
 mod world;
 
+mod policy;
 mod prometheus;
 mod robust;
 mod scenarios;

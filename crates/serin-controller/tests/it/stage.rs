@@ -323,6 +323,14 @@ impl Stage {
         client(&self.shared, true)
     }
 
+    /// Writes a policy, whole.
+    pub(crate) async fn policy(&self, name: &str, spec: Value) {
+        let api = self.actor.api("serin.dev", "v1alpha1", "CanaryPolicy", "canarypolicies");
+        let policy = json!({"apiVersion": "serin.dev/v1alpha1", "kind": "CanaryPolicy", "metadata": {"name": name}, "spec": spec});
+        let _ = api.delete(name, &DeleteParams::default()).await;
+        api.create(&PostParams::default(), &object(&policy)).await.expect("the policy");
+    }
+
     pub(crate) fn release(&self) -> Value {
         self.stored("serin.dev", "canaryreleases", "my-app").unwrap_or_default()
     }
@@ -436,9 +444,11 @@ impl Actor {
 
     /// The CRD, the Service and the rule.
     async fn prepare(&self, story: &Story) {
-        let crd = serde_json::to_value(serin_api::crd()).expect("JSON");
         let crds: Api<DynamicObject> = Api::all_with(self.kube.clone(), &resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"));
-        crds.create(&PostParams::default(), &object(&crd)).await.expect("the CRD");
+        for crd in serin_api::definitions() {
+            let crd = serde_json::to_value(crd).expect("JSON");
+            crds.create(&PostParams::default(), &object(&crd)).await.expect("the CRD");
+        }
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "my-app"}, "spec": {"selector": {"app": "my-app"}, "ports": [{"name": "http", "port": 80}]}});
         self.api("", "v1", "Service", "services").create(&PostParams::default(), &object(&service)).await.expect("the Service");
         let (subsets, refused) = {

@@ -17,6 +17,7 @@ use serin_lab::mesh::traffic::{Plan as Calls, Sample, Traffic};
 
 use crate::cluster::{Cluster, ClusterArgs};
 use crate::cmd::controller::Running;
+use crate::cmd::scale::Scale;
 use crate::demo::objects;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::lab::{LabOptions, RunningLab};
@@ -24,14 +25,32 @@ use crate::out;
 
 /// Measure on this machine: lab start, weight changes, faults, and the decision itself
 #[derive(Args, Debug, Clone)]
-#[command(after_help = "Exit codes: 0 measured; 2 it could not run; 130 interrupted.\n\nExamples:\n  serin bench\n  serin bench --only fault --runs 5")]
+#[command(after_help = "Exit codes: 0 measured; 2 it could not run; 130 interrupted.\n\nExamples:\n  serin bench\n  serin bench --only fault --runs 5\n  serin bench --only scale --releases 10,1000,10000")]
 pub(crate) struct BenchArgs {
     /// Runs of each kind
     #[arg(long, value_name = "COUNT", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// Only one of the four
+    /// Only one of them [default: all but scale, which takes minutes]
     #[arg(long, value_enum, value_name = "WHAT")]
     only: Option<What>,
+    /// For scale: how many releases; several numbers are several runs
+    #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_value = "10,1000,10000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    releases: Vec<u32>,
+    /// For scale: how many of them roll out
+    #[arg(long, value_name = "COUNT", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    active: u32,
+    /// For scale: how long the idle and the active controller are each watched
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "30s")]
+    watched: Duration,
+    /// For scale: spec.analysis.interval of the releases
+    #[arg(long, value_name = "DURATION", value_parser = super::duration, default_value = "10s")]
+    interval: Duration,
+    /// For scale: a line of JSON for each run
+    #[arg(long)]
+    json: bool,
+    /// The other half of scale
+    #[arg(long, value_name = "FILE", hide = true)]
+    controller_of: Option<std::path::PathBuf>,
 }
 
 /// What can be measured.
@@ -45,12 +64,22 @@ enum What {
     Fault,
     /// One call of `decide`
     Decide,
+    /// A controller among many releases: memory, processor, requests, first sync, fault to patch
+    Scale,
 }
 
 /// Runs them.
 pub(crate) async fn run(args: BenchArgs) -> Outcome {
     let wanted = |what| args.only.is_none_or(|only| only == what);
     let work = async {
+        if args.only == Some(What::Scale) {
+            let scale = Scale { releases: args.releases, active: args.active, watched: args.watched, interval: args.interval };
+            match args.controller_of {
+                Some(kubeconfig) => super::scale::controller(&scale, kubeconfig).await?,
+                None => super::scale::run(&scale, args.json).await?,
+            }
+            return Ok(Exit::Done);
+        }
         if wanted(What::Decide) {
             decision(args.runs)?;
         }

@@ -57,7 +57,7 @@ pub(crate) struct ControllerArgs {
     /// Act only while holding a lease: of several controllers one is in charge
     #[arg(long)]
     leader_elect: bool,
-    /// The namespace of the lease [default: the pod's, else the context's]
+    /// The controller's own namespace: of its lease, and of the CanaryPolicy "default" [default: the pod's, else the context's]
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", hide_env = true)]
     lease_namespace: Option<String>,
     /// Who this is among several controllers [default: the pod's name, else host and process]
@@ -122,6 +122,7 @@ impl ControllerArgs {
         let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_string()).unwrap_or_else(|_| "serin".into());
         Options {
             root_namespace: self.root_namespace.clone(),
+            home: Some(self.lease_namespace.clone().unwrap_or_else(|| namespace.to_string())),
             identity: self.identity.clone().unwrap_or_else(|| format!("{}-{}", host(), std::process::id())),
             lease,
             serve: self.listen,

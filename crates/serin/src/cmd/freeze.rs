@@ -16,7 +16,7 @@ use crate::out;
 
 /// Let no release move forward; each may go back, and harm still takes a canary back
 #[derive(Args, Debug)]
-#[command(after_help = "Holds until thawed, over restarts of the controller.\n\nExit codes: 0 done; 2 no answer.\n\nExamples:\n  serin freeze my-app --reason 'sale until Monday'\n  serin freeze --all -n shop")]
+#[command(after_help = "Holds until thawed, over restarts of the controller.\n\nExit codes: 0 done; 2 no answer.\n\nExamples:\n  serin freeze my-app --reason 'sale until Monday'\n  serin freeze --all -n shop\n  serin freeze --policy default -n serin-system --reason INC-123")]
 pub(crate) struct FreezeArgs {
     #[command(flatten)]
     which: Which,
@@ -37,8 +37,11 @@ pub(crate) struct ThawArgs {
 #[derive(Args, Debug)]
 struct Which {
     /// The releases
-    #[arg(value_name = "NAME", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "NAME", required_unless_present_any = ["all", "policy"], conflicts_with_all = ["all", "policy"])]
     names: Vec<String>,
+    /// Every release that this CanaryPolicy holds for
+    #[arg(long, value_name = "NAME", conflicts_with = "all")]
+    policy: Option<String>,
     /// Every release of the namespace
     #[arg(long)]
     all: bool,
@@ -62,6 +65,9 @@ pub(crate) async fn thaw(args: ThawArgs, cluster: &ClusterArgs) -> Outcome {
 }
 
 async fn annotate(which: &Which, cluster: &Cluster, value: &Value, done: &str) -> Outcome {
+    if let Some(policy) = &which.policy {
+        return annotate_policy(policy, which.output, cluster, value, done).await;
+    }
     let names: Vec<String> = if which.all {
         let list = cluster.releases().list(&ListParams::default()).await.map_err(|e| cluster.failed("list CanaryReleases", &e))?;
         list.items.iter().map(ResourceExt::name_any).collect()
@@ -91,4 +97,16 @@ async fn annotate(which: &Which, cluster: &Cluster, value: &Value, done: &str) -
         out::answer(&format!("no CanaryRelease in namespace {}\n", cluster.namespace))?;
     }
     failed.into_iter().next().map_or(Ok(Exit::Done), Err::<Exit, Failure>)
+}
+
+async fn annotate_policy(name: &str, output: Option<Format>, cluster: &Cluster, value: &Value, done: &str) -> Outcome {
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {names::FREEZE: value}}}));
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
+    let patched = cluster.policies(&cluster.namespace).patch_metadata(name, &params, &patch).await;
+    patched.map_err(|e| cluster.failed(&format!("annotate CanaryPolicy {}/{name}", cluster.namespace), &e).hint(format!("kubectl get canarypolicies -n {}", cluster.namespace)))?;
+    match output {
+        Some(format) => print(format, &json!([{"policy": name, "done": true}]))?,
+        None => out::answer(&format!("CanaryPolicy {name}  {done}\n"))?,
+    }
+    Ok(Exit::Done)
 }

@@ -17,7 +17,7 @@ use crate::view::release::{Columns, list};
 
 /// List releases
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 done; 2 no answer.\n\nExamples:\n  serin get\n  serin get -A -o wide\n  serin get my-app -o json")]
+#[command(after_help = "Exit codes: 0 done; 2 no answer.\n\nExamples:\n  serin get\n  serin get -A -o wide\n  serin get my-app -o json\n  serin get my-app -o yaml --resolved")]
 pub(crate) struct GetArgs {
     /// Only this release
     name: Option<String>,
@@ -30,6 +30,12 @@ pub(crate) struct GetArgs {
     /// Go on printing each change
     #[arg(short, long)]
     watch: bool,
+    /// The spec that is worked with: what the release says, completed by its policy and Serin's defaults, and where each value comes from
+    #[arg(long, requires = "name", conflicts_with = "watch")]
+    resolved: bool,
+    /// The controller's namespace, whose CanaryPolicy "default" holds for releases that name none
+    #[arg(long, value_name = "NAME", default_value = "serin-system", requires = "resolved")]
+    controller_namespace: String,
     /// How to print
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     output: Option<Output>,
@@ -52,6 +58,10 @@ enum Output {
 pub(crate) async fn run(args: GetArgs, cluster: &ClusterArgs) -> Outcome {
     let cluster = cluster.connect().await?;
     let api: Api<CanaryRelease> = if args.all_namespaces { Api::all(cluster.client.clone()) } else { cluster.releases() };
+    if let (true, Some(name)) = (args.resolved, &args.name) {
+        let format = if args.output == Some(Output::Json) { Format::Json } else { Format::Yaml };
+        return super::resolved::run(&cluster, name, &args.controller_namespace, format).await;
+    }
     let releases = match &args.name {
         Some(_) if args.all_namespaces => return Err(Failure::new("a name and --all-namespaces do not go together").hint("serin get -A")),
         Some(name) => vec![cluster.release(name).await?],

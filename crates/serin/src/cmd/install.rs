@@ -85,6 +85,7 @@ pub(crate) fn rules() -> Value {
     json!([
         rule("serin.dev", &["canaryreleases"], &["get", "list", "watch", "patch"]),
         rule("serin.dev", &["canaryreleases/status"], &["get", "patch", "update"]),
+        rule("serin.dev", &["canarypolicies"], &READ),
         rule("networking.istio.io", &["virtualservices"], &["get", "list", "watch", "patch"]),
         rule("networking.istio.io", &["destinationrules"], &["get", "list", "watch", "create", "patch", "delete"]),
         rule("apps", &["deployments"], &READ),
@@ -116,7 +117,11 @@ fn manifests(image: &str, namespace: &str, only: Option<&str>) -> Vec<Value> {
     // Who is in charge is a matter of the controller's own namespace.
     let mut lease_role = named("Role", RBAC, Some(namespace));
     lease_role["metadata"]["name"] = "serin-lease".into();
-    lease_role["rules"] = json!([{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update", "patch"]}]);
+    lease_role["rules"] = json!([
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update", "patch"]},
+        // The policy that holds for releases that name none lies here too.
+        {"apiGroups": ["serin.dev"], "resources": ["canarypolicies"], "verbs": ["get", "list", "watch"]},
+    ]);
     let mut lease_binding = named("RoleBinding", RBAC, Some(namespace));
     lease_binding["metadata"]["name"] = "serin-lease".into();
     lease_binding["roleRef"] = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "serin-lease"});

@@ -14,6 +14,8 @@ pub(crate) mod install;
 pub(crate) mod lab;
 pub(crate) mod replay;
 pub(crate) mod request;
+pub(crate) mod resolved;
+pub(crate) mod scale;
 pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod verify;
