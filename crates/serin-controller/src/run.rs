@@ -26,6 +26,8 @@ use crate::observe::source::{ArmQuery, Cursor, MetricSource, Polled};
 use crate::serve::{bind, serve};
 use crate::watch::{WatchEvent, watch};
 
+/// Changes that wait to be taken in. They are whole objects: what is queued is memory.
+const QUEUE: usize = 128;
 /// After a failed turn the next one waits this long; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -81,7 +83,7 @@ pub async fn run_with(client: kube::Client, config: Config, options: Options, st
         tokio::spawn(candidate.run(says, aside.clone()))
     });
     let mut cluster = Cluster::default();
-    let (out, events) = mpsc::channel(4096);
+    let (out, events) = mpsc::channel(QUEUE);
     let pods = config.reads_proxies().then_some(Kind::Pod);
     let mut watches = JoinSet::new();
     for kind in Kind::ALWAYS.into_iter().chain(pods) {
@@ -196,7 +198,7 @@ impl Engine {
                     Err(_) => elects = false,
                 },
                 Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.done(done),
-                count = events.recv_many(&mut batch, 512) => {
+                count = events.recv_many(&mut batch, QUEUE) => {
                     if count == 0 {
                         return Err(StartError::WatchesEnded);
                     }

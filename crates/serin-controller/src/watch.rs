@@ -38,6 +38,8 @@ pub(crate) struct WatchEvent {
     pub(crate) change: Change,
 }
 
+/// Objects of one answer to a list: whole ones, of which only a part is kept.
+const PAGE: u32 = 100;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// What the cluster may never have is asked for rarely.
@@ -70,7 +72,7 @@ pub(crate) async fn watch(client: Client, kind: Kind, scope: Option<String>, out
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
             None => Api::all_with(client.clone(), &resource),
         };
-        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
+        let mut events = std::pin::pin!(watcher(api, watcher::Config::default().page_size(PAGE)));
         loop {
             let change = tokio::select! {
                 event = events.next() => event,
@@ -92,7 +94,7 @@ pub(crate) async fn watch(client: Client, kind: Kind, scope: Option<String>, out
                     }
                     let forbidden = forbidden(&error);
                     tracing::warn!(?kind, %error, "watch interrupted; trying again");
-                    if forbidden && !send(Change::Missing(format!("{kind:?} objects may not be read: {error}"))).await {
+                    if forbidden && !send(Change::Missing(not_allowed(&resource, scope.as_deref(), &error))).await {
                         return;
                     }
                     wait(kind, &mut pause).await;
@@ -105,6 +107,21 @@ pub(crate) async fn watch(client: Client, kind: Kind, scope: Option<String>, out
             }
         }
     }
+}
+
+/// What lacks, and what gives it.
+fn not_allowed(resource: &ApiResource, scope: Option<&str>, error: &watcher::Error) -> String {
+    let (role, place) = match scope {
+        Some(namespace) => ("role", format!(" -n {namespace}")),
+        None => ("clusterrole", String::new()),
+    };
+    let name = if resource.group.is_empty() { resource.plural.clone() } else { format!("{}.{}", resource.plural, resource.group) };
+    let said = status(error).map_or_else(String::new, |s| format!(" ({})", s.message));
+    format!(
+        "the controller may not read {name}{said}: give its account the right to get, list and watch them, as serin install does: \
+         kubectl create {role} serin-reads-{} --verb=get,list,watch --resource={name}{place}, and bind it",
+        resource.plural
+    )
 }
 
 async fn wait(kind: Kind, pause: &mut Duration) {

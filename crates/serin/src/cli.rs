@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Replay(cmd::replay::ReplayArgs),
     /// Measure on this machine: lab start, weight changes, faults, the decision itself
     Bench(cmd::bench::BenchArgs),
+    /// Rollouts and faults at random on a lab of its own, with every response counted
+    Soak(cmd::soak::SoakArgs),
     /// Print completions for a shell
     Completions(cmd::completions::CompletionsArgs),
 }
@@ -141,6 +143,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Lab(args) => cmd::lab::run(args).await,
         Command::Controller(args) => cmd::controller::run(args.args, &args.cluster).await,
         Command::Bench(args) => cmd::bench::run(args).await,
+        Command::Soak(args) => cmd::soak::run(args).await,
         Command::Completions(args) => cmd::completions::run(&args),
         Command::Install(args) => cmd::install::run(&args),
         Command::Simulate(args) => tokio::task::block_in_place(|| cmd::simulate::run(&args)),
@@ -173,7 +176,7 @@ async fn ask(command: Command, color: out::Color) -> Result<Exit, Failure> {
         Command::Abort(args) => cmd::abort::run(args.args, &args.cluster).await,
         Command::History(args) => cmd::history::run(args.args, &args.cluster).await,
         Command::Verify(args) => cmd::verify::run(args.args, &args.cluster).await,
-        Command::Bench(_) | Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Explain(_) | Command::Install(_) | Command::Uninstall(_) | Command::Simulate(_) | Command::Replay(_) => {
+        Command::Bench(_) | Command::Soak(_) | Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Explain(_) | Command::Install(_) | Command::Uninstall(_) | Command::Simulate(_) | Command::Replay(_) => {
             Err(Failure::new("this command does not run here"))
         }
     }

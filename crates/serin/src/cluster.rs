@@ -144,7 +144,11 @@ impl Cluster {
     pub(crate) fn failed(&self, tried: &str, error: &kube::Error) -> Failure {
         match error {
             kube::Error::Api(status) if status.code == 403 => {
-                Failure::new(format!("cannot {tried}: {}", status.message)).hint(format!("kubectl auth can-i --list -n {}", self.namespace))
+                let failure = Failure::new(format!("cannot {tried}: {}", status.message));
+                match grant(&status.message) {
+                    Some(lines) => lines.into_iter().fold(failure, Failure::hint),
+                    None => failure.hint(format!("kubectl auth can-i --list -n {}", self.namespace)),
+                }
             }
             kube::Error::Api(status) if status.code == 401 => {
                 Failure::new(format!("cannot {tried}: {} does not know the credentials of the kubeconfig", self.server)).hint("kubectl auth whoami")
@@ -156,6 +160,35 @@ impl Cluster {
             _ => Failure::new(format!("cannot {tried}: {} does not answer: {}", self.server.trim_end_matches('/'), chain(error))).hint("kubectl cluster-info"),
         }
     }
+}
+
+/// The lines that give the right that an API server misses, out of its own words: `User "u" cannot list resource "r" in API group "g"
+/// in the namespace "n"`, or `at the cluster scope`.
+fn grant(message: &str) -> Option<Vec<String>> {
+    let quoted = |after: &str| message.split_once(after)?.1.split('"').nth(1).filter(|s| !s.is_empty());
+    let user = quoted("User ")?;
+    let verb = message.split_once(" cannot ")?.1.split(' ').next()?;
+    let resource = quoted(" resource ")?;
+    let group = quoted(" API group ").map(|g| format!(".{g}")).unwrap_or_default();
+    // A subresource comes after its kind and group: canaryreleases.serin.dev/status.
+    let resource = match resource.split_once('/') {
+        Some((kind, sub)) => format!("{kind}{group}/{sub}"),
+        None => format!("{resource}{group}"),
+    };
+    let (kind, place) = match quoted(" in the namespace ") {
+        Some(namespace) => ("role", format!(" -n {namespace}")),
+        None => ("clusterrole", String::new()),
+    };
+    let binding = format!("{kind}binding");
+    // An account of a namespace is bound as one.
+    let subject = match user.strip_prefix("system:serviceaccount:") {
+        Some(account) => format!("--serviceaccount={account}"),
+        None => format!("--user={user}"),
+    };
+    Some(vec![
+        format!("kubectl create {kind} serin-{verb} --verb={verb} --resource={resource}{place}"),
+        format!("kubectl create {binding} serin-{verb} --{kind}=serin-{verb} {subject}{place}"),
+    ])
 }
 
 /// A definition is served within moments of its creation.
@@ -208,5 +241,25 @@ pub(crate) fn listed(names: &[String]) -> String {
         [] => "none".to_string(),
         [one] => one.clone(),
         [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grant;
+
+    #[test]
+    fn a_right_that_lacks_is_told_with_the_lines_that_give_it() {
+        let said = r#"canaryreleases.serin.dev "cart" is forbidden: User "jane" cannot patch resource "canaryreleases/status" in API group "serin.dev" in the namespace "shop""#;
+        assert_eq!(grant(said).expect("lines"), [
+            "kubectl create role serin-patch --verb=patch --resource=canaryreleases.serin.dev/status -n shop",
+            "kubectl create rolebinding serin-patch --role=serin-patch --user=jane -n shop",
+        ]);
+        let said = r#"pods is forbidden: User "system:serviceaccount:serin-system:serin" cannot list resource "pods" in API group "" at the cluster scope"#;
+        assert_eq!(grant(said).expect("lines"), [
+            "kubectl create clusterrole serin-list --verb=list --resource=pods",
+            "kubectl create clusterrolebinding serin-list --clusterrole=serin-list --serviceaccount=serin-system:serin",
+        ]);
+        assert_eq!(grant("forbidden by a webhook"), None);
     }
 }

@@ -68,10 +68,6 @@ fn not_older(old: &str, new: &str) -> bool {
     }
 }
 
-fn version_of(raw: &Value) -> &str {
-    raw.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default()
-}
-
 fn index<K: Clone + Eq + std::hash::Hash>(map: &mut HashMap<K, BTreeSet<ObjectName>>, keys: &[K], name: &ObjectName) {
     for key in keys {
         map.entry(key.clone()).or_default().insert(name.clone());
@@ -329,7 +325,7 @@ impl Cluster {
     fn put_route(&mut self, name: ObjectName, new: VirtualService, listed: bool) -> Dirty {
         let old = self.routes.get(&name).cloned();
         if let Some(old) = &old {
-            if !listed && !not_older(version_of(&old.raw), version_of(&new.raw)) || old.raw == new.raw {
+            if !listed && !not_older(&old.raw.version, &new.raw.version) || old.raw == new.raw {
                 return Dirty::new();
             }
             self.forget_route(&name, old);
@@ -354,7 +350,7 @@ impl Cluster {
     fn put_rule(&mut self, name: ObjectName, new: Rule, listed: bool) -> Dirty {
         let old = self.rules.get(&name).cloned();
         if let Some(old) = &old {
-            if !listed && !not_older(version_of(&old.raw), version_of(&new.raw)) || old.raw == new.raw {
+            if !listed && !not_older(&old.raw.version, &new.raw.version) || old.raw == new.raw {
                 return Dirty::new();
             }
             unindex(self.rule_index(&old.host), std::slice::from_ref(&old.host), &name);
@@ -508,7 +504,7 @@ impl Cluster {
         names.extend(delegates.iter().filter_map(|name| self.roots_of.get(*name)).flatten());
         let sharing: Vec<&ObjectName> = names.iter().filter_map(|n| self.routes.get(*n)).flat_map(|vs| &vs.hosts).filter_map(|host| self.routes_for.get(host)).flatten().collect();
         names.extend(sharing);
-        names.into_iter().filter_map(|name| self.routes.get(name)).map(|vs| vs.raw.clone()).collect()
+        names.into_iter().filter_map(|name| self.routes.get(name)).map(|vs| vs.raw.value()).collect()
     }
 
     /// DestinationRules whose host is, or covers, this one.

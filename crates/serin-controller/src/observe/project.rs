@@ -73,10 +73,29 @@ pub(crate) struct Slice {
     pub(crate) pods: Vec<Box<str>>,
 }
 
+/// An object whole, as text: as a tree of maps it would take ten times the memory, and most are not looked at for days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Raw {
+    text: Box<str>,
+    /// Its resource version.
+    pub(crate) version: Box<str>,
+}
+
+impl Raw {
+    fn new(value: &Value) -> Self {
+        Self { text: value.to_string().into_boxed_str(), version: text(value, "/metadata/resourceVersion").unwrap_or_default().into() }
+    }
+
+    /// As it was read, number for number.
+    pub(crate) fn value(&self) -> Arc<Value> {
+        Arc::new(serde_json::from_str(&self.text).unwrap_or_default())
+    }
+}
+
 /// A VirtualService.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct VirtualService {
-    pub(crate) raw: Arc<Value>,
+    pub(crate) raw: Raw,
     /// Resolved hosts that it is for.
     pub(crate) hosts: Vec<String>,
     /// Resolved hosts that it sends to.
@@ -88,7 +107,7 @@ pub(crate) struct VirtualService {
 /// A DestinationRule.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rule {
-    pub(crate) raw: Arc<Value>,
+    pub(crate) raw: Raw,
     /// The resolved host, or pattern.
     pub(crate) host: String,
 }
@@ -221,13 +240,13 @@ pub(crate) fn virtual_service(object: &DynamicObject) -> VirtualService {
         set.dedup();
     }
     let delegates = list(&raw, "/spec/http").filter_map(|route| conflict::delegate_of(&raw, route)).collect();
-    VirtualService { raw: Arc::new(raw), hosts, destinations, delegates }
+    VirtualService { raw: Raw::new(&raw), hosts, destinations, delegates }
 }
 
 pub(crate) fn rule(object: &DynamicObject) -> Rule {
     let raw = raw(object, |_| None);
     let host = resolve(text(&raw, "/spec/host").unwrap_or_default(), object.metadata.namespace.as_deref().unwrap_or_default());
-    Rule { raw: Arc::new(raw), host }
+    Rule { raw: Raw::new(&raw), host }
 }
 
 /// The object as JSON, with as much of each managed-fields entry as `keep` keeps. Of annotations, the copy that kubectl makes
@@ -310,11 +329,11 @@ mod tests {
             ]},
             "spec": {"hosts": ["my-app"], "http": [{"route": [{"destination": {"host": "my-app", "subset": "v1"}, "weight": 100.0}], "inventedLater": 1}]},
         })));
-        assert_eq!(vs.raw.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::len), Some(1));
-        assert_eq!(serin_core::route::owner::last_weight_manager(&vs.raw), Some(("kubectl", Some("2026-01-01T00:00:00Z"))));
+        assert_eq!(vs.raw.value().pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::len), Some(1));
+        assert_eq!(serin_core::route::owner::last_weight_manager(&vs.raw.value()), Some(("kubectl", Some("2026-01-01T00:00:00Z"))));
         assert_eq!((vs.hosts.as_slice(), vs.destinations.as_slice()), (&["my-app.n.svc.cluster.local".to_owned()][..], &["my-app.n.svc.cluster.local".to_owned()][..]));
-        assert_eq!(vs.raw.pointer("/spec/http/0/inventedLater"), Some(&json!(1)));
-        assert_eq!(vs.raw.pointer("/spec/http/0/route/0/weight").map(Value::to_string), Some("100.0".into()), "as it was read, not as we would write it");
+        assert_eq!(vs.raw.value().pointer("/spec/http/0/inventedLater"), Some(&json!(1)));
+        assert_eq!(vs.raw.value().pointer("/spec/http/0/route/0/weight").map(Value::to_string), Some("100.0".into()), "as it was read, not as we would write it");
     }
 
     #[test]

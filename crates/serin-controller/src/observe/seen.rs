@@ -148,7 +148,7 @@ fn net(cluster: &Cluster, subject: &Subject<'_>, label: &str, pods: Vec<(Version
     };
     Net {
         routes: cluster.network_routes(&service, &selection),
-        rules: cluster.rules(&service.fqdn()).into_iter().map(|r| r.raw.clone()).collect(),
+        rules: cluster.rules(&service.fqdn()).into_iter().map(|r| r.raw.value()).collect(),
         label: label.to_owned(),
         pods,
         root_namespace: subject.root_namespace.to_owned(),

@@ -145,7 +145,13 @@ pub(crate) async fn run(args: ControllerArgs, cluster: &ClusterArgs) -> Outcome 
         ended = &mut running => ended,
         () = crate::cli::interrupted() => { stop.cancel(); running.await }
     };
-    ended.map_err(|e| Failure::new(format!("the controller cannot start: {}", crate::cluster::chain(&e))).hint("kubectl cluster-info"))?;
+    ended.map_err(|e| {
+        let hint = match &e {
+            serin_controller::StartError::Listen { .. } => "serin controller --listen 127.0.0.1:0    # or another free port",
+            serin_controller::StartError::WatchesEnded => "kubectl cluster-info",
+        };
+        Failure::new(format!("the controller cannot start: {}", crate::cluster::chain(&e))).hint(hint)
+    })?;
     Ok(Exit::Done)
 }
 

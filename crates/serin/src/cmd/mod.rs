@@ -17,6 +17,7 @@ pub(crate) mod request;
 pub(crate) mod resolved;
 pub(crate) mod scale;
 pub(crate) mod simulate;
+pub(crate) mod soak;
 pub(crate) mod status;
 pub(crate) mod verify;
 pub(crate) mod wait;

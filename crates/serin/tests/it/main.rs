@@ -6,6 +6,7 @@ mod commands;
 mod demo;
 mod deploy;
 mod examples;
+mod faults;
 mod prometheus;
 mod readme;
 mod simulate;

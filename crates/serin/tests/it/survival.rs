@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::{Callers, Lab, alone, call, example, tally, until};
 
 /// The article's objects, mended, and the demo's release; `controller` runs or does not.
-fn article(lab: &Lab) {
+pub(crate) fn article(lab: &Lab) {
     for file in ["article/my-app-v1.yaml", "article/my-app-v2.yaml", "article/my-app-destination-rule.yaml", "article/my-app-virtual-service.yaml"] {
         lab.kubectl(&["apply", "-f", example(file).to_str().expect("a path")]);
     }
