@@ -113,9 +113,6 @@ impl Problems {
                 not_yet(&format!("spec.analysis.metrics[{i}].latency.mayGrow"), &latency.may_grow);
             }
         }
-        if spec.mode == Some(ModeSpec::Observe) {
-            self.add("spec.mode", "not supported yet: spec.mode: Observe; write Act");
-        }
         if spec.deletion_policy == Some(DeletionPolicySpec::ReturnToStable) {
             self.add("spec.deletionPolicy", "not supported yet: spec.deletionPolicy: ReturnToStable; write Leave");
         }
@@ -143,7 +140,7 @@ impl Problems {
                 Some(TriggerSpec::Manual) => Trigger::Manual,
             },
             suspend: spec.suspend.unwrap_or(false),
-            mode: Mode::Act,
+            mode: if spec.mode == Some(ModeSpec::Observe) { Mode::Observe } else { Mode::Act },
             settle: self.duration("spec.traffic.settle", traffic.settle.as_deref(), defaults::SETTLE),
             manage_route: traffic.manage_route.unwrap_or(false),
             subsets: match traffic.destination_rule {
@@ -334,13 +331,13 @@ mod tests {
     #[test]
     fn what_nothing_carries_out_is_refused_by_name() {
         let found = problems(json!({
-            "service": "my-app", "mode": "Observe", "deletionPolicy": "ReturnToStable",
+            "service": "my-app", "deletionPolicy": "ReturnToStable",
             "traffic": {"match": [{}], "mirror": "10%", "destinations": {}}, "scaling": {"retireAfter": "24h"},
             "hooks": [], "notify": [],
             "analysis": {"source": "main", "metrics": [{"name": "p", "promql": {}}, {"name": "q", "latency": {"quantile": "0.99", "mayGrow": "20%"}}]},
         }));
         for path in [
-            "spec.mode", "spec.deletionPolicy", "spec.traffic.match", "spec.traffic.mirror", "spec.traffic.destinations", "spec.scaling.retireAfter",
+            "spec.deletionPolicy", "spec.traffic.match", "spec.traffic.mirror", "spec.traffic.destinations", "spec.scaling.retireAfter",
             "spec.hooks", "spec.notify", "spec.analysis.metrics[0].promql", "spec.analysis.metrics[1].latency.quantile",
             "spec.analysis.metrics[1].latency.mayGrow",
         ] {

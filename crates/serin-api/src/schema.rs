@@ -217,7 +217,7 @@ fn spec() -> Value {
         ("version", with_default(json!({}), version())),
         ("trigger", about("What starts a rollout while version.desired is absent: a Deployment that appears behind the Service or changes its template (Automatic), or nothing (Manual).", with_default("Automatic", one_of(&["Automatic", "Manual"])))),
         ("suspend", about("The owner's brake: nothing moves forward, and no request overrides it.", with_default(false, json!({"type": "boolean"})))),
-        ("mode", about("Act sets weights. Observe is not supported yet.", with_default("Act", one_of(&["Act", "Observe"])))),
+        ("mode", about("Act sets weights. Observe decides and records, and touches nothing: whoever moves the weights goes on doing so.", with_default("Act", one_of(&["Act", "Observe"])))),
         ("deletionPolicy", about("Leave: when this object is deleted, traffic stays exactly where it is. ReturnToStable is not supported yet.", with_default("Leave", one_of(&["Leave", "ReturnToStable"])))),
         ("traffic", with_default(json!({}), traffic())),
         ("scaling", with_default(json!({}), scaling())),
@@ -231,7 +231,6 @@ fn spec() -> Value {
     let no = |field: &str| (format!("!has(self.{field})"), format!("not supported yet: spec.{field}"), format!(".{field}"));
     let refusals: Vec<_> = ["hooks", "notify"].map(no).to_vec();
     let mut all: Vec<(&str, &str, Option<&str>)> = refusals.iter().map(|(r, m, p)| (r.as_str(), m.as_str(), Some(p.as_str()))).collect();
-    all.push(("!has(self.mode) || self.mode != 'Observe'", "not supported yet: spec.mode: Observe", Some(".mode")));
     all.push(("!has(self.deletionPolicy) || self.deletionPolicy != 'ReturnToStable'", "not supported yet: spec.deletionPolicy: ReturnToStable", Some(".deletionPolicy")));
     required(&["service"], rules(&all, about("What the owner of the Service asks for.", spec)))
 }

@@ -18,7 +18,7 @@ use core::time::Duration;
 
 use crate::action::{Action, Decision, Order, Severity};
 use crate::observe::{Observation, Workload};
-use crate::plan::{Plan, Trigger};
+use crate::plan::{Mode, Plan, Trigger};
 use crate::reason::Reason;
 use crate::state::{EndCause, Phase, Rollout, State, Version};
 use crate::units::{Timestamp, VersionName};
@@ -84,6 +84,13 @@ impl<'a> Look<'a> {
             let stable = self.next.stable.as_ref().map(|s| s.name.clone());
             self.reasons.push(stable.map_or(Reason::NoVersion { service: "the service".into() }, |stable| Reason::Serving { stable }));
         }
+        if self.observes() {
+            // Everything but the telling is somebody else's to do.
+            self.actions.retain(|a| matches!(a, Action::Event { .. } | Action::Handle { .. }));
+            self.order = Order::StateFirst;
+            let told = self.actions.iter_mut().filter_map(|a| if let Action::Event { reason, .. } = a { Some(reason) } else { None });
+            told.chain(&mut self.reasons).for_each(Reason::only_observed);
+        }
         if self.next != *before || !self.actions.is_empty() {
             self.next.seq = before.seq + 1;
         }
@@ -92,6 +99,11 @@ impl<'a> Look<'a> {
             self.again();
         }
         Decision { next: self.next, actions: self.actions, order: self.order, wake_at: self.wake_at, wants_traffic, reasons: self.reasons }
+    }
+
+    /// Whether this release is watched and not touched.
+    fn observes(&self) -> bool {
+        self.plan.spec().mode == Mode::Observe
     }
 
     fn say(&mut self, reason: Reason) {

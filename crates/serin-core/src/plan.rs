@@ -180,9 +180,6 @@ impl Plan {
     pub fn new(spec: PlanSpec) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut problem = |path: String, what: &str| problems.push(Problem { path, what: what.to_string() });
-        if spec.mode == Mode::Observe {
-            problem("spec.mode".into(), "not supported yet: Observe; write Act");
-        }
         if !spec.steps.iter().any(|s| matches!(s, Step::Weight { .. })) {
             problem("spec.steps".into(), "no step has a weight: write at least one, as {weight: 10, hold: 2m}");
         }

@@ -109,6 +109,9 @@ pub enum Reason {
     /// A step is left because a person asked.
     Hurried { who: String, why: String },
 
+    /// What would have been done, had it not only been observed.
+    Would { code: String, what: String },
+
     // Requests.
     /// Done.
     RequestDone { action: String, who: String, why: String, effect: String },
@@ -183,6 +186,17 @@ fn more_requests(more: Option<f64>, canary: &VersionName, time: Option<Duration>
 }
 
 impl Reason {
+    /// In mode Observe nothing is done: what tells of an act tells that it would have been.
+    pub(crate) fn only_observed(&mut self) {
+        let acts = matches!(
+            self,
+            Self::StepBegins { .. } | Self::Promotes { .. } | Self::Promoted { .. } | Self::GoesBack { .. } | Self::TakenBack { .. } | Self::AdvancedWithoutProof { .. } | Self::Bakes { .. }
+        );
+        if acts {
+            *self = Self::Would { code: self.code().to_string(), what: self.to_string() };
+        }
+    }
+
     /// The reason's name, as events and conditions carry it.
     pub fn code(&self) -> &str {
         match self {
@@ -229,6 +243,7 @@ impl Reason {
             Self::GoesBack { .. } => "GoesBack",
             Self::AdvancedWithoutProof { .. } => "AdvancedWithoutProof",
             Self::Hurried { .. } => "Hurried",
+            Self::Would { code, .. } => code,
             Self::RequestDone { .. } => "RequestDone",
             Self::RequestRefused { .. } => "RequestRefused",
         }
@@ -335,6 +350,7 @@ impl fmt::Display for Reason {
                 measured.iter().try_for_each(|m| write!(f, "; {m}"))
             }
             Self::Hurried { who, why } => write!(f, "{who} asked to go on{}", because(why)),
+            Self::Would { what, .. } => write!(f, "would be: {what}; in mode Observe nothing is touched"),
             Self::RequestDone { action, who, why, effect } => write!(f, "{action} by {who}{}: {effect}", because(why)),
             Self::RequestRefused { action, who, because } => write!(f, "{action} by {who} refused: {because}"),
         }

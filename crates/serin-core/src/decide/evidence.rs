@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::Look;
 use crate::observe::{ArmCounts, Reading, Traffic, Workload};
-use crate::plan::{Bad, Metric};
+use crate::plan::{Bad, Metric, Mode};
 use crate::reason::{Measured, Reason};
 use crate::state::{Down, EndCause, PauseCause, Phase, Rollout, Target};
 use crate::stats::{Analysis, Batch, Counting, Counts, History, MetricTest, Test};
@@ -90,7 +90,7 @@ impl Look<'_> {
         let settings = self.plan.settings();
         let open = (0..self.plan.metrics().len()).find(|i| !rollout.analysis.fitness(*i, &settings).gross_excluded)?;
         let step = rollout.analysis.step_totals(open);
-        if step.canary.n == 0.0 && step.stable.n >= 12.0 / rollout.weight.share.fraction().max(1e-5) {
+        if !self.observes() && step.canary.n == 0.0 && step.stable.n >= 12.0 / rollout.weight.share.fraction().max(1e-5) {
             let (canary, share) = (rollout.canary.name.clone(), rollout.weight.share);
             return Some(Reason::CanaryUnreached { canary, share, stable_requests: step.stable.n });
         }
@@ -214,7 +214,8 @@ fn add_evidence(plan: &crate::plan::Plan, rollout: &mut Rollout, reading: &Readi
     let share = rollout.weight.share;
     // Requests that found no pod carry no version, so a share cannot be told while there are any.
     let whole = reading.no_healthy_upstream == 0.0 && reading.no_cluster == 0.0;
-    if counting == Counting::Full && whole && share > Weight::ZERO && share < Weight::ALL {
+    let set_by_serin = plan.spec().mode == Mode::Act;
+    if set_by_serin && counting == Counting::Full && whole && share > Weight::ZERO && share < Weight::ALL {
         rollout.split.update(share.fraction(), reading.canary.n + reading.stable.n, reading.canary.n);
     }
 }

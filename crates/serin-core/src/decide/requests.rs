@@ -47,6 +47,9 @@ impl Look<'_> {
 
     /// Whether the request was meant for what is here now.
     fn fits(&self, request: &Request) -> Result<(), String> {
+        if self.observes() && matches!(request.action, RequestAction::SetWeight(_) | RequestAction::Rollback | RequestAction::RollbackNow) {
+            return Err("spec.mode is Observe, so no weight is touched".into());
+        }
         let abort = matches!(request.action, RequestAction::Abort | RequestAction::AbortForced);
         if !abort && self.now.since(request.at) > TOO_OLD {
             return Err("it is older than ten minutes; ask again".into());

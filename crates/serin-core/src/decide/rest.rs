@@ -92,6 +92,7 @@ impl Look<'_> {
             Some(_) => {}
             None => self.say(Reason::StableDown { stable: stable.name.clone() }),
         }
+        let stable = self.followed(stable);
         let stray = self.shares_found().into_iter().find(|(v, w)| *v != stable.name && *w > Weight::ZERO);
         let wanted = self.wanted();
         if stray.is_none()
@@ -99,7 +100,7 @@ impl Look<'_> {
         {
             put_back.seen = true;
         }
-        if let Some((version, to)) = stray {
+        if let Some((version, to)) = stray.clone().filter(|_| !self.observes() || wanted.is_none()) {
             self.stray(&stable, version, to);
         } else if let Some(wanted) = wanted {
             return self.start(phase, wanted);
@@ -120,6 +121,20 @@ impl Look<'_> {
         phase
     }
 
+    /// Observed, stable is whichever version was given every request.
+    fn followed(&mut self, stable: Version) -> Version {
+        let shares = self.shares_found();
+        let only = |found: &&(VersionName, Weight)| found.1 == Weight::ALL && found.0 != stable.name && shares.iter().all(|(v, w)| *v == found.0 || *w == Weight::ZERO);
+        let Some(new) = shares.iter().find(only).and_then(|(v, _)| self.seen.workloads.iter().find(|w| w.version == *v)).filter(|_| self.observes()) else {
+            return stable;
+        };
+        let new = version_of(new);
+        self.next.stable = Some(new.clone());
+        self.next.judged.push(new.clone());
+        self.tell(Severity::Normal, Reason::Serving { stable: new.name.clone() });
+        new
+    }
+
     /// At rest somebody gave a version weight. Where it has the pods for it that is his to do, and only said; where it has not, requests
     /// fail: it is put back, once.
     fn stray(&mut self, stable: &Version, version: VersionName, to: Weight) {
@@ -128,7 +143,7 @@ impl Look<'_> {
         let needed = to.pods(full_size).max(1);
         let ready = self.seen.workloads.iter().find(|w| w.version == version).map_or(0, Workload::capacity);
         // Back means to stable, so it has to be there; and the owner's brake is not overridden.
-        if ready >= needed || full_size == 0 || self.plan.spec().suspend || self.seen.obstacle.is_some() {
+        if ready >= needed || full_size == 0 || self.observes() || self.plan.spec().suspend || self.seen.obstacle.is_some() {
             self.say(Reason::DriftAtRest { manager, version, to });
             return;
         }

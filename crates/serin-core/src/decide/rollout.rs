@@ -338,8 +338,11 @@ impl Look<'_> {
         let (stable, old) = (rollout.canary.clone(), rollout.stable.name.clone());
         let why = Reason::Promoted { stable: stable.name.clone(), old: old.clone() };
         self.remember(&rollout, Outcome::Promoted, why.to_string());
-        self.next.retirable.push((old, self.now));
-        self.next.stable = Some(stable);
+        // Observed, it serves once whoever moves the weights has given it all: `rest` sees that.
+        if !self.observes() {
+            self.next.retirable.push((old, self.now));
+            self.next.stable = Some(stable);
+        }
         self.tell(Severity::Normal, why);
         Phase::Idle
     }
@@ -367,7 +370,11 @@ impl Look<'_> {
         Phase::RollingBack(rollout, cause)
     }
 
+    /// Whether routes give the canary weight that is Serin's to take back.
     pub(super) fn routes_send_to(&self, rollout: &Rollout) -> bool {
+        if self.observes() {
+            return false;
+        }
         let mut shares = self.seen.routes.iter().flat_map(|r| &r.splits).filter_map(|s| s.share(&rollout.canary.name));
         shares.any(|w| w > Weight::ZERO)
     }

@@ -28,7 +28,7 @@ impl Look<'_> {
 
     /// Whether callers could reach the canary if it had weight.
     pub(super) fn reachable(&mut self, rollout: &Rollout) -> bool {
-        self.subset_there(rollout) && self.named_by_routes(rollout)
+        self.observes() || (self.subset_there(rollout) && self.named_by_routes(rollout))
     }
 
     fn subset_there(&mut self, rollout: &Rollout) -> bool {
@@ -72,6 +72,9 @@ impl Look<'_> {
     }
 
     pub(super) fn enough_pods(&mut self, rollout: &Rollout, share: Weight) -> bool {
+        if self.observes() {
+            return true;
+        }
         let needed = self.pods_needed(rollout, share);
         let Some(canary) = self.workload(&rollout.canary) else { return false };
         if canary.capacity() >= needed {
@@ -93,6 +96,10 @@ impl Look<'_> {
 
     /// What the routes show of the share that they shall have.
     pub(super) fn shown(&self, rollout: &Rollout) -> Shown {
+        // The weights are somebody else's, and none of them is a contradiction.
+        if self.observes() {
+            return Shown::All;
+        }
         let target = rollout.weight;
         let mut all = !self.seen.routes.is_empty();
         for route in &self.seen.routes {
