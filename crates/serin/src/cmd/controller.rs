@@ -203,7 +203,8 @@ impl Running {
         }
         let Cluster { client, .. } = ClusterArgs { kubeconfig: Some(kubeconfig.to_path_buf()), ..ClusterArgs::default() }.connect().await?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serin_controller::run(client, config(None), stop.clone()));
+        let options = Options { home: Some(super::install::NAMESPACE.into()), ..Options::default() };
+        let task = tokio::spawn(serin_controller::run_with(client, config(None), options, stop.clone()));
         Ok(Self { kind: Kind::Task { stop, task: tokio::sync::Mutex::new(task) } })
     }
 

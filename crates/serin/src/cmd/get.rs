@@ -34,7 +34,7 @@ pub(crate) struct GetArgs {
     #[arg(long, requires = "name", conflicts_with = "watch")]
     resolved: bool,
     /// The controller's namespace, whose CanaryPolicy "default" holds for releases that name none
-    #[arg(long, value_name = "NAME", default_value = "serin-system", requires = "resolved")]
+    #[arg(long, value_name = "NAME", default_value = super::install::NAMESPACE, requires = "resolved")]
     controller_namespace: String,
     /// How to print
     #[arg(short, long, value_enum, value_name = "FORMAT")]

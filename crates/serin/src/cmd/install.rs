@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
 
+/// Where the controller lives, unless it is told otherwise.
+pub(crate) const NAMESPACE: &str = "serin-system";
+
 /// Print the manifests that a cluster needs
 #[derive(Args, Debug)]
 #[command(
@@ -21,7 +24,7 @@ pub(crate) struct InstallArgs {
     #[arg(long, value_name = "IMAGE", required_unless_present = "crds")]
     image: Option<String>,
     /// Where the controller lives
-    #[arg(short = 'n', long, value_name = "NAME", default_value = "serin-system")]
+    #[arg(short = 'n', long, value_name = "NAME", default_value = NAMESPACE)]
     namespace: String,
     /// Releases of this namespace only: a Role there, and no ClusterRole
     #[arg(long, value_name = "NAME")]
