@@ -175,6 +175,9 @@ pub struct Target {
 }
 
 impl Target {
+    /// Of a rollout that has not begun its first step.
+    pub const UNBEGUN: Self = Self { share: Weight::ZERO, before: Weight::ZERO, seen: None };
+
     /// The share that the routes have while the target is not seen: what was before.
     pub fn stands(&self) -> Weight {
         if self.seen.is_some() { self.share } else { self.before }

@@ -221,7 +221,7 @@ impl Look<'_> {
 
     /// Where a pause ends: at the step it interrupted, with its weight set again if somebody moved it.
     fn resumed(&mut self, mut r: Rollout, cause: &PauseCause) -> (Phase, Result<String, String>) {
-        let begun = r.weight != Target { share: Weight::ZERO, before: Weight::ZERO, seen: None };
+        let begun = r.weight != Target::UNBEGUN;
         if !begun {
             let effect = format!("{} is prepared", r.canary);
             return (Phase::Preparing(r), Ok(effect));

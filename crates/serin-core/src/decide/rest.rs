@@ -222,7 +222,7 @@ impl Look<'_> {
             started: self.now,
             step: 0,
             step_since: self.now,
-            weight: Target { share: Weight::ZERO, before: Weight::ZERO, seen: None },
+            weight: Target::UNBEGUN,
             full_size: capacity.max(1),
             found_replicas: canary.replicas,
             analysis: Analysis::new(self.plan.tests(), &[]),

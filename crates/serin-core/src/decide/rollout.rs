@@ -263,7 +263,8 @@ impl Look<'_> {
                 }
                 return Phase::Paused(rollout, cause);
             }
-            (_, Shown::All) if rollout.weight.seen.is_none() => rollout.weight.seen = Some(self.now),
+            // Paused before its first weight it stays unbegun, or a resume would pass over what Preparing asks for.
+            (_, Shown::All) if rollout.weight.seen.is_none() && rollout.weight != Target::UNBEGUN => rollout.weight.seen = Some(self.now),
             (_, Shown::NotYet | Shown::All) => {}
         }
         if let PauseCause::Plan { until: Some(until) } = cause {
