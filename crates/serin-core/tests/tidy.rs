@@ -117,3 +117,30 @@ fn one_clock() {
     }
     none(&findings);
 }
+
+/// Every code that a condition or an event can carry, and every phase, has its line in `docs/operations.md`; and that names no other.
+#[test]
+fn every_message_has_its_entry() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let docs = read("docs/operations.md");
+    let mut codes: Vec<String> = Vec::new();
+    let in_quotes = |text: &str| text.split('"').nth(1).map(str::to_owned);
+    for path in ["crates/serin-core/src/reason.rs", "crates/serin-core/src/route/problem.rs", "crates/serin-core/src/state.rs"] {
+        let text = read(path);
+        let arms = text.lines().filter(|l| l.trim_start().starts_with("Self::") && l.contains("=> \"") && l.trim_end().ends_with("\","));
+        codes.extend(arms.filter_map(in_quotes));
+    }
+    for (path, before) in [("crates/serin-controller/src/observe/seen.rs", "make(\""), ("crates/serin-controller/src/observe/seen.rs", "code: \""), ("crates/serin-controller/src/look.rs", "code: \"")] {
+        codes.extend(read(path).split(before).skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)));
+    }
+    let is_code = |c: &String| c.starts_with(char::is_uppercase) && c.chars().all(char::is_alphanumeric);
+    codes.retain(is_code);
+    codes.sort();
+    codes.dedup();
+    assert!(codes.len() > 60, "found {} codes only: the pattern above no longer fits", codes.len());
+    let lacks = codes.iter().filter(|c| !docs.contains(&format!("`{c}`"))).map(|c| format!("docs/operations.md: no entry for `{c}`: say what it means and what to do"));
+    let first_cells = docs.lines().filter(|l| l.starts_with("| `")).filter_map(|l| l.split('|').nth(1));
+    let named = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect::<Vec<_>>();
+    let gone = named.iter().filter(|c| !codes.contains(c)).map(|c| format!("docs/operations.md: `{c}` is said nowhere any more"));
+    none(&lacks.chain(gone).collect::<Vec<_>>());
+}
