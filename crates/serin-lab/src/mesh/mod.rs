@@ -1,14 +1,23 @@
 //! VirtualServices and DestinationRules as Envoy configuration, Envoy itself, its telemetry, and traffic.
 //!
-//! Reading order: `world` (what routing depends on), `translate` and `routes` (objects → Envoy's clusters and routes), `listeners`,
-//! `session` and `xds` (how Envoy gets them), `envoy` (the program), `telemetry` (its counters as Istio shows them), `traffic` (callers).
+//! Reading order: `world` (what routing depends on), `translate` (objects → Envoy's configuration: `rules` and `clusters`; `routes`,
+//! `delegate` and `http`; `fields` is what is understood), `listeners`,
+//! `session` and `xds` (how Envoy gets them), `ports`, `envoy` (the program), `telemetry` (its counters as Istio shows them), `traffic`
+//! (callers), `report` (what objects are told).
 //! One Envoy plays the callers' sidecar and every gateway: they are separate listeners.
 
 mod admin;
+mod clusters;
+mod delegate;
 pub mod envoy;
+mod fields;
 mod hosts;
+mod http;
 mod listeners;
+mod ports;
+mod report;
 mod routes;
+mod rules;
 pub mod session;
 pub mod telemetry;
 pub mod traffic;
@@ -22,21 +31,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Key, Store, StoreError, Write, seconds};
+use crate::store::{Key, Store, StoreError, seconds};
 use crate::workloads::{PodIp, PodIps, guarded};
 use envoy::{EnvoyError, Found};
+use ports::{Held, Ports};
+use report::Told;
 use session::{Snapshot, Verdict};
-use translate::{Complaint, OUTBOUND};
+use translate::Caller;
 use world::{KINDS, World};
 
 /// Changes that come together are sent together.
 const GATHER: Duration = Duration::from_millis(2);
 /// So long Envoy may take to come up, on however busy a machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Before an Envoy that ended is started again; doubled each time, up to the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The node that the lab's own proxies stand on: no kubelet tends it.
 const NODE: &str = "serin-mesh";
 /// The workload that plays callers inside the mesh, and its namespace.
@@ -106,12 +120,14 @@ pub async fn start(store: Store, config: MeshConfig, stop: CancellationToken) ->
         let what = what.to_string();
         move |error| MeshError::Io { what, error }
     };
-    let (outbound, admin) = (free_port().map_err(io("find a port"))?, free_port().map_err(io("find a port"))?);
-    let mut ports = Ports { outbound, known: BTreeMap::new() };
-    let (first, mut complaints) = ports.snapshot(&World::read(&store)).map_err(io("find a port"))?;
-    tell(&store, &BTreeMap::new(), &complaints);
-    let begun = first.version;
-    let (gateways_out, gateways) = watch::channel(ports.known.clone());
+    let mut ports = Ports::take().map_err(io("find a port"))?;
+    let admin_port = Held::take().map_err(io("find a port"))?;
+    let (outbound, admin) = (ports.outbound(), admin_port.address);
+    let (first, complaints) = ports.snapshot(&World::read(&store)).map_err(io("find a port"))?;
+    let mut told = Told::default();
+    told.tell(&store, &complaints);
+    let seen = first.version;
+    let (gateways_out, gateways) = watch::channel(ports.gateways());
     let (snapshots, for_envoy) = watch::channel(Arc::new(first));
     let (verdicts_out, mut verdicts) = mpsc::channel(256);
     let (in_force_out, mut in_force) = watch::channel(0);
@@ -127,52 +143,8 @@ pub async fn start(store: Store, config: MeshConfig, stop: CancellationToken) ->
         telemetry.get_or_insert(SocketAddr::from((ip.addr(), telemetry::PORTS[0])));
         hold(ip, stop.clone());
     }
-
-    // Translation: after each change, once what comes with it has come too.
-    {
-        let (store, stop) = (store.clone(), stop.clone());
-        tokio::spawn(async move {
-            let mut told: BTreeMap<Complaint, ()> = complaints.drain(..).map(|c| (c, ())).collect();
-            // From what was read first, and after a gap from what was read last: nothing between the two is missed.
-            let mut known = begun;
-            loop {
-                let mut changes = match store.watch(None, None, Some(known)) {
-                    Ok(changes) => changes,
-                    Err(_) => {
-                        known = 0;
-                        tokio::time::sleep(GATHER).await;
-                        let Ok(changes) = store.watch(None, None, None) else { continue };
-                        changes
-                    }
-                };
-                loop {
-                    let event = tokio::select! {
-                        event = changes.next() => event,
-                        () = stop.cancelled() => return,
-                    };
-                    let Ok(event) = event else { break };
-                    let resource = &event.key.resource;
-                    // Of a burst the first event has brought all of it.
-                    if event.version <= known || !KINDS.iter().any(|(g, p)| *g == resource.group && *p == resource.plural) {
-                        continue;
-                    }
-                    tokio::time::sleep(GATHER).await;
-                    let world = World::read(&store);
-                    known = world.version;
-                    match ports.snapshot(&world) {
-                        Ok((snapshot, complaints)) => {
-                            tell(&store, &told, &complaints);
-                            told = complaints.into_iter().map(|c| (c, ())).collect();
-                            gateways_out.send_if_modified(|now| std::mem::replace(now, ports.known.clone()) != ports.known);
-                            // Sent even when nothing of it reaches Envoy: what is in force is then of this version all the same.
-                            snapshots.send_replace(Arc::new(snapshot));
-                        }
-                        Err(error) => tracing::warn!(%error, "no port for a gateway"),
-                    }
-                }
-            }
-        });
-    }
+    let follower = Follower { store: store.clone(), ports, told, gateways: gateways_out, snapshots };
+    tokio::spawn(follower.run(seen, stop.clone()));
     // What Envoy says.
     {
         let (store, stop) = (store.clone(), stop.clone());
@@ -187,14 +159,14 @@ pub async fn start(store: Store, config: MeshConfig, stop: CancellationToken) ->
                     Some(Verdict::InForce(version)) => {
                         in_force_out.send_replace(version);
                     }
-                    Some(Verdict::Refused { kind, error, .. }) => refused(&store, kind, &error),
+                    Some(Verdict::Refused { kind, error, .. }) => report::refused(&store, kind, &error, *in_force_out.borrow()),
                 }
             }
         });
     }
     let (ended, mut down) = mpsc::channel(1);
     let log = config.log();
-    tokio::spawn(keep(config, ads, admin, ended, stop.clone()));
+    tokio::spawn(keep(store, config, ads, admin_port, ended, stop.clone()));
     tokio::select! {
         _ = in_force.wait_for(|v| *v > 0) => {}
         Some(why) = down.recv() => return Err(MeshError::Down(why)),
@@ -207,43 +179,67 @@ pub async fn start(store: Store, config: MeshConfig, stop: CancellationToken) ->
     Ok(Mesh { outbound, admin, gateways, in_force, telemetry })
 }
 
+/// Translates after each change, once what comes with it has come too.
+struct Follower {
+    store: Store,
+    ports: Ports,
+    told: Told,
+    gateways: watch::Sender<BTreeMap<String, SocketAddr>>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+}
+
+impl Follower {
+    /// `seen`: the store's version up to which changes are in the latest snapshot.
+    async fn run(mut self, mut seen: u64, stop: CancellationToken) {
+        loop {
+            let Ok(mut changes) = self.store.watch(None, None, Some(seen)) else {
+                // Further behind than the store remembers.
+                seen = self.translate();
+                continue;
+            };
+            loop {
+                let event = tokio::select! {
+                    event = changes.next() => event,
+                    () = stop.cancelled() => return,
+                };
+                let Ok(event) = event else { break };
+                if event.version <= seen {
+                    continue;
+                }
+                let resource = &event.key.resource;
+                if !KINDS.iter().any(|(g, p)| *g == resource.group && *p == resource.plural) {
+                    seen = event.version;
+                    continue;
+                }
+                tokio::time::sleep(GATHER).await;
+                seen = self.translate();
+            }
+        }
+    }
+
+    /// The version of the store that is translated now.
+    fn translate(&mut self) -> u64 {
+        let world = World::read(&self.store);
+        match self.ports.snapshot(&world) {
+            Ok((snapshot, complaints)) => {
+                self.told.tell(&self.store, &complaints);
+                let gateways = self.ports.gateways();
+                self.gateways.send_if_modified(|now| std::mem::replace(now, gateways.clone()) != gateways);
+                // Sent even when nothing of it reaches Envoy: the version that is in force goes on.
+                self.snapshots.send_replace(Arc::new(snapshot));
+            }
+            Err(error) => tracing::warn!(%error, "no port for a gateway"),
+        }
+        world.version
+    }
+}
+
 /// Keeps an address until the end.
 fn hold(ip: PodIp, stop: CancellationToken) {
     tokio::spawn(async move {
         stop.cancelled().await;
         drop(ip);
     });
-}
-
-/// Real ports, which stay once they are given.
-struct Ports {
-    outbound: SocketAddr,
-    known: BTreeMap<String, SocketAddr>,
-}
-
-impl Ports {
-    fn snapshot(&mut self, world: &World) -> std::io::Result<(Snapshot, Vec<Complaint>)> {
-        let (resources, complaints) = translate::translate(world, CALLER.1);
-        let mut listeners = BTreeMap::new();
-        listeners.insert(OUTBOUND.to_string(), listeners::listener(OUTBOUND, self.outbound, CALLER.0, CALLER.1));
-        let mut known = BTreeMap::new();
-        for server in &resources.servers {
-            let key = format!("{}:{}", server.gateway, server.port);
-            let address = match self.known.get(&key) {
-                Some(address) => *address,
-                None => free_port()?,
-            };
-            known.insert(key, address);
-            listeners.insert(server.name.clone(), listeners::listener(&server.name, address, GATEWAY.0, GATEWAY.1));
-        }
-        self.known = known;
-        Ok((Snapshot { resources, listeners, version: world.version }, complaints))
-    }
-}
-
-/// A port that was free a moment ago. Envoy takes it at once; between the two another process may, which Envoy then says.
-fn free_port() -> std::io::Result<SocketAddr> {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 /// The Pod that a proxy of the lab is, for whoever looks for proxies to read.
@@ -258,7 +254,7 @@ fn stand(store: &Store, workload: &str, namespace: &str, ip: Ipv4Addr) {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
-            "labels": {"app": workload, "serin.dev/lab": "proxy"},
+            "labels": Caller::labels(workload),
             "annotations": {"serin.dev/lab": "played by the lab's Envoy; its metrics are at :15090/stats/prometheus"},
         },
         "spec": {"nodeName": NODE, "containers": [{"name": "istio-proxy", "image": "envoy", "ports": [{"containerPort": 15090, "name": "http-envoy-prom"}]}]},
@@ -275,65 +271,29 @@ fn stand(store: &Store, workload: &str, namespace: &str, ip: Ipv4Addr) {
     }
 }
 
-/// What the lab does not play is an Event on the object, once.
-fn tell(store: &Store, told: &BTreeMap<Complaint, ()>, complaints: &[Complaint]) {
-    for c in complaints.iter().filter(|c| !told.contains_key(*c)) {
-        event(store, &c.kind, &c.namespace, &c.name, "NotPlayed", &c.what);
-    }
-}
-
-/// Envoy's refusal of a whole update, told on every VirtualService, as any of them may be the cause.
-fn refused(store: &Store, kind: session::Type, error: &str) {
-    tracing::warn!(?kind, error, "Envoy refused the update; the old configuration goes on");
-    for vs in World::read(store).routes {
-        let (namespace, name) = (world::text(&vs, "/metadata/namespace"), world::text(&vs, "/metadata/name"));
-        event(store, "VirtualService", namespace, name, "Refused", &format!("Envoy refused the update, and the old routes go on: {error}"));
-    }
-}
-
-fn event(store: &Store, kind: &str, namespace: &str, name: &str, reason: &str, message: &str) {
-    let now = seconds((store.clock())());
-    let plural = format!("{}s", kind.to_ascii_lowercase());
-    let uid = store.get(&Key::namespaced("networking.istio.io", &plural, namespace, name)).map(|o| o["metadata"]["uid"].clone()).unwrap_or_default();
-    let message: String = message.chars().take(1024).collect();
-    // One event per object and reason; the next one counts up.
-    let key = Key::namespaced("", "events", namespace, &format!("{name}.{}", reason.to_ascii_lowercase()));
-    let body = json!({
-        "apiVersion": "v1", "kind": "Event", "type": "Warning", "reason": reason, "message": message, "count": 1,
-        "firstTimestamp": now, "lastTimestamp": now, "source": {"component": "serin-lab"}, "reportingComponent": "serin-lab",
-        "involvedObject": {"apiVersion": "networking.istio.io/v1", "kind": kind, "namespace": namespace, "name": name, "uid": uid},
-    });
-    if let Err(StoreError::AlreadyExists(..)) = store.create(&key, body) {
-        let again = store.update(&key, Write::Whole, |old| {
-            let mut new = old.clone();
-            new["count"] = (old["count"].as_u64().unwrap_or(1) + 1).into();
-            new["lastTimestamp"] = now.as_str().into();
-            new["message"] = message.as_str().into();
-            Ok::<Value, StoreError>(new)
-        });
-        if let Err(error) = again {
-            tracing::debug!(%error, "event");
-        }
-    }
-}
-
 /// Runs Envoy, and again when it ends by itself, until `stop`.
-async fn keep(config: MeshConfig, ads: SocketAddr, admin: SocketAddr, ended: mpsc::Sender<String>, stop: CancellationToken) {
-    let mut pause = Duration::from_millis(100);
+async fn keep(store: Store, config: MeshConfig, ads: SocketAddr, admin: Held, ended: mpsc::Sender<String>, stop: CancellationToken) {
+    let mut pause = SHORTEST_PAUSE;
     loop {
-        let why = match run_once(&config, ads, admin, &stop).await {
+        let began = tokio::time::Instant::now();
+        let why = match run_once(&config, ads, admin.address, &stop).await {
             Ok(None) => return,
             Ok(Some(why)) => why,
             Err(error) => error.to_string(),
         };
+        if began.elapsed() > LONGEST_PAUSE {
+            pause = SHORTEST_PAUSE;
+        }
         tracing::warn!(why, ?pause, "Envoy ended; it is started again");
+        let caller = ("Pod".to_string(), CALLER.1.to_string(), CALLER.0.to_string());
+        report::event(&store, &caller, "EnvoyEnded", &format!("Envoy ended and is started again; meanwhile nobody is answered: {why}"));
         // Nobody waits for it after the start.
         let _ = ended.try_send(why);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,
         }
-        pause = (pause * 2).min(Duration::from_secs(5));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

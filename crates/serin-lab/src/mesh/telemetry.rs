@@ -18,36 +18,63 @@ pub const EDGES_MS: [f64; 19] = [
     3_600_000.0,
 ];
 
+/// What Istio calls the only cluster of an installation.
+pub(super) const CLUSTER: &str = "Kubernetes";
+
 /// Ports where Istio's proxies show their metrics: the proxy's own, and merged with the app's.
 pub const PORTS: [u16; 2] = [15090, 15020];
 
-/// The labels of Istio's standard metrics, and the access-log format that gives each. `{proxy}` is the calling workload.
-pub const LABELS: [(&str, &str); 24] = [
-    ("reporter", "source"),
-    ("source_workload", "{proxy}"),
-    ("source_workload_namespace", "{namespace}"),
-    ("source_app", "{proxy}"),
-    ("source_version", "latest"),
-    ("source_canonical_service", "{proxy}"),
-    ("source_canonical_revision", "latest"),
-    ("source_principal", "unknown"),
-    ("source_cluster", "Kubernetes"),
-    ("destination_workload", "%UPSTREAM_METADATA(istio:workload)%"),
-    ("destination_workload_namespace", "%UPSTREAM_METADATA(istio:namespace)%"),
-    ("destination_app", "%UPSTREAM_METADATA(istio:app)%"),
-    ("destination_version", "%UPSTREAM_METADATA(istio:version)%"),
-    ("destination_canonical_service", "%UPSTREAM_METADATA(istio:app)%"),
-    ("destination_canonical_revision", "%UPSTREAM_METADATA(istio:version)%"),
-    ("destination_service", "%METADATA(ROUTE:istio:service)%"),
-    ("destination_service_name", "%METADATA(ROUTE:istio:service_name)%"),
-    ("destination_service_namespace", "%METADATA(ROUTE:istio:service_namespace)%"),
-    ("destination_principal", "unknown"),
-    ("destination_cluster", "Kubernetes"),
-    ("request_protocol", "http"),
-    ("response_code", "%RESPONSE_CODE%"),
-    ("grpc_response_status", "%GRPC_STATUS_NUMBER%"),
-    ("response_flags", "%RESPONSE_FLAGS%"),
-];
+/// What is spoken in a request: Istio counts the two under labels of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// All that is not gRPC.
+    Http,
+    /// By the request's content type.
+    Grpc,
+}
+
+/// The labels of Istio's standard metrics as a caller's proxy gives them, and the access-log format of each.
+///
+/// - Of the destination's service the cluster tells; where there is none (NC, NR, an answer by the proxy itself) the host as it was called.
+/// - All else of the destination is the pod's that was chosen, its namespace as the service's too. Where none was (UH, NC, NR) it is `unknown`.
+/// - What the caller's side cannot know of encryption is `unknown` in Istio as well.
+pub(super) fn labels((workload, namespace): (&str, &str), spoken: Spoken) -> Vec<(&'static str, String)> {
+    let service = |key: &str| format!(r#"%COALESCE({{"operators":[{{"command":"CLUSTER_METADATA","param":"istio:{key}"}},{{"command":"REQ","param":":AUTHORITY"}}]}})%"#);
+    let pod = |key: &str| format!("%UPSTREAM_METADATA(istio:{key})%");
+    let (protocol, status) = match spoken {
+        // Envoy takes no empty format; `known` makes nothing of the dash.
+        Spoken::Http => ("http", "-"),
+        Spoken::Grpc => ("grpc", "%GRPC_STATUS_NUMBER%"),
+    };
+    vec![
+        ("reporter", "source".into()),
+        ("source_workload", workload.into()),
+        ("source_workload_namespace", namespace.into()),
+        ("source_app", workload.into()),
+        // The lab's proxies have no label of a version.
+        ("source_version", "unknown".into()),
+        ("source_canonical_service", workload.into()),
+        ("source_canonical_revision", "latest".into()),
+        ("source_principal", "unknown".into()),
+        ("source_cluster", CLUSTER.into()),
+        ("destination_workload", pod("workload")),
+        ("destination_workload_namespace", pod("namespace")),
+        ("destination_app", pod("app")),
+        ("destination_version", pod("version")),
+        ("destination_canonical_service", pod("canonical_service")),
+        ("destination_canonical_revision", pod("canonical_revision")),
+        ("destination_service", service("service")),
+        ("destination_service_name", service("service_name")),
+        ("destination_service_namespace", pod("namespace")),
+        ("destination_principal", "unknown".into()),
+        ("destination_cluster", pod("cluster")),
+        ("request_protocol", protocol.into()),
+        ("response_code", "%RESPONSE_CODE%".into()),
+        ("grpc_response_status", status.into()),
+        ("response_flags", "%RESPONSE_FLAGS%".into()),
+        ("connection_security_policy", "unknown".into()),
+    ]
+}
 
 /// One proxy's pages.
 #[derive(Clone)]
@@ -98,7 +125,8 @@ pub fn istio(text: &str, workload: &str) -> String {
     out
 }
 
-/// Absent values come empty, or as `-`. Istio writes `unknown` for a destination, nothing for a status that no gRPC call gave, and keeps `-` for flags.
+/// Absent values come empty, or as `-`. Istio writes `latest` for a canonical revision, `unknown` for all else of a destination, nothing for a
+/// status that no gRPC call gave, and keeps `-` for flags.
 fn known(out: &mut String, sample: &str) {
     let mut rest = sample;
     while let Some(at) = rest.find("=\"") {
@@ -106,6 +134,7 @@ fn known(out: &mut String, sample: &str) {
         let label = before.rsplit(['{', ',']).next().unwrap_or_default();
         let end = value.find('"').unwrap_or(value.len());
         let shown = match &value[..end] {
+            "" | "-" if label == "destination_canonical_revision" => "latest",
             "" | "-" if label.starts_with("destination_") => "unknown",
             "-" if label == "grpc_response_status" => "",
             as_it_is => as_it_is,

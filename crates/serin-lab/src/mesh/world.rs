@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use serde_json::Value;
 
 use super::hosts;
+use super::translate::Complaint;
 use crate::store::{Object, Resource, Store};
 
 /// Where Istio's own objects for all live.
@@ -28,13 +29,70 @@ pub(super) struct Endpoint {
     pub(super) namespace: String,
 }
 
+impl Endpoint {
+    fn first_label(&self, names: &[&str]) -> Option<&str> {
+        names.iter().find_map(|name| self.labels.get(*name)).map(String::as_str)
+    }
+
+    /// The name under which Istio groups workloads: from labels, else the workload's own.
+    pub(super) fn canonical_service(&self) -> &str {
+        let labels = ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];
+        self.first_label(&labels).unwrap_or(&self.workload)
+    }
+
+    /// The version beside [`Self::canonical_service`].
+    pub(super) fn canonical_revision(&self) -> &str {
+        let labels = ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"];
+        self.first_label(&labels).unwrap_or("latest")
+    }
+}
+
+/// What is spoken at a port, as far as the mesh cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// HTTP/1.1; also ports that do not say: Istio looks at the bytes.
+    Http,
+    /// HTTP/2 without TLS; gRPC.
+    Http2,
+    /// What is not looked into: HTTP rules do not apply.
+    Tcp,
+}
+
+impl Protocol {
+    /// From `appProtocol`, else from the port's name up to the first dash.
+    fn of(port: &Value) -> Self {
+        let declared = port["appProtocol"].as_str().map(str::to_ascii_lowercase);
+        let name = text(port, "/name").to_ascii_lowercase();
+        // `grpc-web` is the one protocol with a dash in it, and is HTTP.
+        let by_name = || if name.starts_with("grpc-web") { "http" } else { name.split('-').next().unwrap_or_default() };
+        match declared.as_deref().unwrap_or_else(by_name) {
+            "http2" | "grpc" | "kubernetes.io/h2c" => Self::Http2,
+            "tcp" | "tls" | "https" | "mongo" | "redis" | "mysql" | "udp" | "kubernetes.io/wss" => Self::Tcp,
+            _ => Self::Http,
+        }
+    }
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Port {
+    /// As callers know it.
+    pub(super) number: u16,
+    /// Its name; may be empty where there is one only.
+    pub(super) name: String,
+    /// What is spoken there.
+    pub(super) protocol: Protocol,
+}
+
 /// A service that callers can reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Service {
     /// Its full name.
     pub(super) host: String,
-    /// Its ports: number and name.
-    pub(super) ports: Vec<(u16, String)>,
+    /// Where its object is.
+    pub(super) namespace: String,
+    /// Its ports.
+    pub(super) ports: Vec<Port>,
     /// Ready addresses by port number.
     pub(super) endpoints: BTreeMap<u16, Vec<Endpoint>>,
 }
@@ -50,6 +108,8 @@ pub(super) struct World {
     pub(super) routes: Vec<Object>,
     /// Gateways.
     pub(super) gateways: Vec<Object>,
+    /// What of services the lab does not play.
+    pub(super) complaints: Vec<Complaint>,
     /// Version of the store.
     pub(super) version: u64,
 }
@@ -88,11 +148,24 @@ impl World {
         let pods = all("", "pods");
         let by_name: BTreeMap<(&str, &str), &Object> = pods.iter().map(|p| ((text(p, "/metadata/namespace"), text(p, "/metadata/name")), p)).collect();
         let mut services = BTreeMap::new();
+        let mut complaints = Vec::new();
         for service in all("", "services") {
             let (namespace, name) = (text(&service, "/metadata/namespace"), text(&service, "/metadata/name"));
-            let port = |p: &Value| Some((u16::try_from(p["port"].as_u64()?).ok()?, text(p, "/name").to_string()));
-            let ports: Vec<(u16, String)> = list(&service, "/spec/ports").iter().filter_map(port).collect();
-            services.insert(hosts::fqdn(name, namespace), Service { host: hosts::fqdn(name, namespace), ports, endpoints: BTreeMap::new() });
+            if text(&service, "/spec/type") == "ExternalName" {
+                complaints.push(Complaint::about("Service", &service, "type ExternalName is not played by the lab's mesh: callers get 404, NR"));
+                continue;
+            }
+            let port = |p: &Value| Some(Port { number: u16::try_from(p["port"].as_u64()?).ok()?, name: text(p, "/name").to_string(), protocol: Protocol::of(p) });
+            // TCP is the default, and UDP is no business of a mesh.
+            let ports: Vec<Port> = list(&service, "/spec/ports").iter().filter(|p| matches!(text(p, "/protocol"), "" | "TCP")).filter_map(port).collect();
+            for port in ports.iter().filter(|p| p.protocol == Protocol::Tcp) {
+                complaints.push(Complaint::about("Service", &service, format!(
+                    "port {} is TCP by its name or appProtocol, so HTTP rules do not apply to it, as with Istio: the lab forwards each request to any of its pods",
+                    port.number
+                )));
+            }
+            let host = hosts::fqdn(name, namespace);
+            services.insert(host.clone(), Service { host, namespace: namespace.to_string(), ports, endpoints: BTreeMap::new() });
         }
         for slice in all("discovery.k8s.io", "endpointslices") {
             let namespace = text(&slice, "/metadata/namespace");
@@ -108,13 +181,14 @@ impl World {
             }
         }
         for entry in all("networking.istio.io", "serviceentries") {
-            add_entry(&mut services, &entry);
+            add_entry(&mut services, &entry, &mut complaints);
         }
         Self {
             services,
             rules: aged(all("networking.istio.io", "destinationrules")),
             routes: aged(all("networking.istio.io", "virtualservices")),
             gateways: aged(all("networking.istio.io", "gateways")),
+            complaints,
             version,
         }
     }
@@ -124,8 +198,8 @@ fn add_slice(service: &mut Service, slice: &Value, namespace: &str, pods: &BTree
     for port in list(slice, "/ports") {
         let (name, Some(target)) = (text(port, "/name"), port["port"].as_u64().and_then(|p| u16::try_from(p).ok())) else { continue };
         // A slice's port carries the name of the service's port; a single unnamed one needs none.
-        let Some((number, _)) = service.ports.iter().find(|(_, n)| n == name) else { continue };
-        let into = service.endpoints.entry(*number).or_default();
+        let Some(own) = service.ports.iter().find(|p| p.name == name) else { continue };
+        let into = service.endpoints.entry(own.number).or_default();
         for endpoint in list(slice, "/endpoints") {
             let condition = |c: &str| endpoint.pointer(&format!("/conditions/{c}")).and_then(Value::as_bool);
             if condition("ready") == Some(false) || condition("terminating") == Some(true) {
@@ -154,32 +228,53 @@ fn workload(pod: &Value, labels: &BTreeMap<String, String>) -> String {
     hash.and_then(|h| name.strip_suffix(h.as_str())).and_then(|n| n.strip_suffix('-')).unwrap_or(name).to_string()
 }
 
-/// A ServiceEntry with addresses of its own; others are left to DNS, which the lab does not play.
-fn add_entry(services: &mut BTreeMap<String, Service>, entry: &Value) {
-    let ports: Vec<(u16, String, u16)> = list(entry, "/spec/ports")
-        .iter()
-        .filter_map(|p| {
-            let number = u16::try_from(p["number"].as_u64()?).ok()?;
-            let target = p["targetPort"].as_u64().and_then(|t| u16::try_from(t).ok()).unwrap_or(number);
-            Some((number, text(p, "/name").to_string(), target))
-        })
-        .collect();
+/// A ServiceEntry with addresses of its own; names are left to DNS, which the lab does not play.
+fn add_entry(services: &mut BTreeMap<String, Service>, entry: &Value, complaints: &mut Vec<Complaint>) {
+    let mut complain = |what: String| complaints.push(Complaint::about("ServiceEntry", entry, what));
+    let namespace = text(entry, "/metadata/namespace");
+    let mut ports = Vec::new();
+    for p in list(entry, "/spec/ports") {
+        let Some(number) = p["number"].as_u64().and_then(|n| u16::try_from(n).ok()) else { continue };
+        let protocol = match text(p, "/protocol").to_ascii_uppercase().as_str() {
+            "HTTP2" | "GRPC" => Protocol::Http2,
+            "HTTP" | "" => Protocol::Http,
+            other => {
+                complain(format!("port {number} is {other}, which the lab does not play: only HTTP, HTTP2 and GRPC"));
+                continue;
+            }
+        };
+        let target = p["targetPort"].as_u64().and_then(|t| u16::try_from(t).ok()).unwrap_or(number);
+        ports.push((Port { number, name: text(p, "/name").to_string(), protocol }, target));
+    }
+    let endpoints = list(entry, "/spec/endpoints");
+    if endpoints.is_empty() {
+        let what = if entry.pointer("/spec/workloadSelector").is_some() { "workloadSelector" } else { "resolution of names" };
+        complain(format!("{what} is not played by the lab: only endpoints with an IPv4 address; callers get 503, UH"));
+    }
     for host in list(entry, "/spec/hosts").iter().filter_map(Value::as_str) {
-        let mut service = Service { host: host.to_string(), ports: ports.iter().map(|(n, name, _)| (*n, name.clone())).collect(), endpoints: BTreeMap::new() };
-        for (number, name, target) in &ports {
-            for endpoint in list(entry, "/spec/endpoints") {
-                let Ok(ip) = text(endpoint, "/address").parse() else { continue };
-                let own = endpoint.pointer(&format!("/ports/{name}")).and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
+        let own_ports = ports.iter().map(|(p, _)| p.clone()).collect();
+        let mut service = Service { host: host.to_ascii_lowercase(), namespace: namespace.to_string(), ports: own_ports, endpoints: BTreeMap::new() };
+        for (port, target) in &ports {
+            for endpoint in endpoints {
+                let Ok(ip) = text(endpoint, "/address").parse() else {
+                    complain(format!("endpoint {:?} is no IPv4 address, and the lab looks up no names: it is left out", text(endpoint, "/address")));
+                    continue;
+                };
+                let own = endpoint.pointer(&format!("/ports/{}", port.name)).and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
                 let labels = endpoint["labels"].as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect();
-                service.endpoints.entry(*number).or_default().push(Endpoint {
+                service.endpoints.entry(port.number).or_default().push(Endpoint {
                     ip,
                     port: own.unwrap_or(*target),
                     labels,
                     workload: "unknown".into(),
-                    namespace: text(entry, "/metadata/namespace").to_string(),
+                    namespace: namespace.to_string(),
                 });
             }
         }
-        services.entry(host.to_string()).or_insert(service);
+        if services.contains_key(host) {
+            complain(format!("host {host} is there already, and the lab does not put its endpoints together"));
+        } else {
+            services.insert(service.host.clone(), service);
+        }
     }
 }
