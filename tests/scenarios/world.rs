@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serin_core::action::{Action, Guard};
-use serin_core::observe::{ArmCounts, Observation, Obstacle, Reading, Request, RequestAction, Route, Rules, SourceProblem, Split, Traffic, Workload};
+use serin_core::observe::{
+    ArmCounts, Observation, Obstacle, Reading, Request, RequestAction, Route, Rules, SourceProblem, Split, Traffic, Workload,
+};
 use serin_core::units::{ObjectName, Timestamp, VersionName, Weight};
 
 /// One file of this folder.
@@ -52,7 +54,9 @@ pub(crate) fn stories() -> Vec<(String, Story)> {
     let only = std::env::var("SCENARIO").ok();
     let name = |f: &PathBuf| f.file_stem().expect("a name").to_string_lossy().into_owned();
     files.retain(|f| only.as_ref().is_none_or(|o| name(f).contains(o.as_str())));
-    let read = |f: &PathBuf| toml::from_str(&std::fs::read_to_string(f).expect("a readable file")).unwrap_or_else(|e| panic!("{}: {e}", f.display()));
+    let read = |f: &PathBuf| {
+        toml::from_str(&std::fs::read_to_string(f).expect("a readable file")).unwrap_or_else(|e| panic!("{}: {e}", f.display()))
+    };
     files.iter().map(|f| (name(f), read(f))).collect()
 }
 
@@ -437,14 +441,12 @@ impl World {
         let route = |r: &WorldRoute| Route {
             object: ObjectName { namespace: "default".into(), name: r.name.clone() },
             resource_version: r.resource_version.to_string(),
-            splits: vec![Split {
-                label: "spec.http[0]".into(),
-                shares: r.weights.keys().map(|v| (name(v), Self::share(r, v))).collect(),
-            }],
+            splits: vec![Split { label: "spec.http[0]".into(), shares: r.weights.keys().map(|v| (name(v), Self::share(r, v))).collect() }],
             manager: r.manager.clone(),
             mark: r.mark.clone(),
         };
-        let (abort, requests) = self.requests.iter().cloned().partition::<Vec<_>, _>(|r| matches!(r.action, RequestAction::Abort | RequestAction::AbortForced));
+        let (abort, requests) =
+            self.requests.iter().cloned().partition::<Vec<_>, _>(|r| matches!(r.action, RequestAction::Abort | RequestAction::AbortForced));
         Observation {
             at: self.now,
             workloads,

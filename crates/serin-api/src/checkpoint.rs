@@ -15,7 +15,9 @@ pub const FORMAT: i64 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
     /// A newer Serin wrote it.
-    #[error("status.checkpoint has format {found}, and this version of Serin reads {FORMAT}: run the version that wrote it, or remove status.checkpoint to adopt what is there")]
+    #[error(
+        "status.checkpoint has format {found}, and this version of Serin reads {FORMAT}: run the version that wrote it, or remove status.checkpoint to adopt what is there"
+    )]
     Format {
         /// What it says.
         found: i64,

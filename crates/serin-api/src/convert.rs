@@ -11,8 +11,8 @@ use serin_core::units::{VersionName, Weight};
 use std::time::Duration;
 
 use crate::spec::{
-    CanaryReleaseSpec, CanaryScalingSpec, DeletionPolicySpec, DestinationRuleSpec, MetricSpec, ModeSpec, OnInconclusiveSpec, OnNoTrafficSpec, StepSpec,
-    TriggerSpec,
+    CanaryReleaseSpec, CanaryScalingSpec, DeletionPolicySpec, DestinationRuleSpec, MetricSpec, ModeSpec, OnInconclusiveSpec,
+    OnNoTrafficSpec, StepSpec, TriggerSpec,
 };
 use crate::values;
 
@@ -38,7 +38,12 @@ pub mod defaults {
     /// `spec.steps`.
     pub fn steps() -> Vec<StepSpec> {
         let weights = [1, 5, 10, 25, 50];
-        let step = |w: &i32| StepSpec { weight: Some(IntOrString::Int(*w)), hold: Some("2m".into()), confirm: (*w == 50).then_some(true), ..StepSpec::default() };
+        let step = |w: &i32| StepSpec {
+            weight: Some(IntOrString::Int(*w)),
+            hold: Some("2m".into()),
+            confirm: (*w == 50).then_some(true),
+            ..StepSpec::default()
+        };
         weights.iter().map(step).collect()
     }
 
@@ -68,7 +73,8 @@ pub fn plan_of(spec: &CanaryReleaseSpec) -> Result<Plan, Vec<Problem>> {
         Ok(_) => Err(found.0),
         Err(more) => {
             let Problems(mut all) = found;
-            let new: Vec<Problem> = more.into_iter().filter(|p| !all.iter().any(|q| q.path == p.path || q.path.starts_with(&p.path))).collect();
+            let new: Vec<Problem> =
+                more.into_iter().filter(|p| !all.iter().any(|q| q.path == p.path || q.path.starts_with(&p.path))).collect();
             all.extend(new);
             Err(all)
         }
@@ -222,9 +228,13 @@ impl Problems {
         let (bad, test) = if let Some(errors) = &metric.error_rate {
             let path = format!("{path}.errorRate");
             let test = match (&errors.margin, &errors.max) {
-                (Some(_), Some(_)) => self.refuse(&path, "max is a limit of its own: write it as another metric beside the one with margin"),
+                (Some(_), Some(_)) => {
+                    self.refuse(&path, "max is a limit of its own: write it as another metric beside the one with margin")
+                }
                 (None, None) => self.refuse(&path, "write margin (compared with stable) or max (a limit of its own)"),
-                (None, Some(_)) if errors.ratio.is_some() => self.refuse(&path, "ratio belongs to margin: max is a limit whatever stable does"),
+                (None, Some(_)) if errors.ratio.is_some() => {
+                    self.refuse(&path, "ratio belongs to margin: max is a limit whatever stable does")
+                }
                 (None, Some(max)) => self.limit(&format!("{path}.max"), max),
                 (Some(margin), None) => self.compare(&path, margin, errors.ratio.as_deref()),
             };
@@ -321,7 +331,15 @@ mod tests {
         assert_eq!(seen.desired.as_ref().map(VersionName::as_str), Some("v2"));
         assert_eq!((seen.trigger, seen.suspend, seen.scaling, seen.subsets), (Trigger::Manual, true, Scaling::Full, SubsetHome::Existing));
         assert_eq!((seen.on_inconclusive, seen.on_no_traffic, seen.manage_route), (OnInconclusive::Rollback, OnNoTraffic::Proceed, true));
-        assert_eq!(seen.steps[0], Step::Weight { weight: Weight::from_parts(500).expect("a weight"), hold: Duration::from_millis(500), confirm: false, max_wait: None });
+        assert_eq!(
+            seen.steps[0],
+            Step::Weight {
+                weight: Weight::from_parts(500).expect("a weight"),
+                hold: Duration::from_millis(500),
+                confirm: false,
+                max_wait: None
+            }
+        );
         assert_eq!(seen.steps[1], Step::Pause { time: Some(Duration::from_secs(3600)) });
         assert!(matches!(seen.steps[2], Step::Weight { hold, max_wait: Some(_), .. } if hold == Duration::from_secs(60)));
         assert_eq!(plan.metrics()[0].test.test, Test::Compare { margin: 0.01, ratio: 1.5 });
@@ -337,8 +355,15 @@ mod tests {
             "analysis": {"source": "main", "metrics": [{"name": "p", "promql": {}}, {"name": "q", "latency": {"quantile": "0.99", "mayGrow": "20%"}}]},
         }));
         for path in [
-            "spec.deletionPolicy", "spec.traffic.match", "spec.traffic.mirror", "spec.traffic.destinations", "spec.scaling.retireAfter",
-            "spec.hooks", "spec.notify", "spec.analysis.metrics[0].promql", "spec.analysis.metrics[1].latency.quantile",
+            "spec.deletionPolicy",
+            "spec.traffic.match",
+            "spec.traffic.mirror",
+            "spec.traffic.destinations",
+            "spec.scaling.retireAfter",
+            "spec.hooks",
+            "spec.notify",
+            "spec.analysis.metrics[0].promql",
+            "spec.analysis.metrics[1].latency.quantile",
             "spec.analysis.metrics[1].latency.mayGrow",
         ] {
             let start = format!("{path}: not supported yet: {path}");
@@ -358,9 +383,19 @@ mod tests {
                 {"name": "e", "errorRate": {"margin": "1%", "ratio": "0.5"}}]},
         }));
         for path in [
-            "spec.version.desired", "spec.traffic.settle", "spec.steps[1].weight", "spec.steps[2].weight", "spec.steps[3].weight", "spec.steps[4]", "spec.steps[5]",
-            "spec.analysis.confidence", "spec.analysis.metrics[0].errorRate.margin", "spec.analysis.metrics[1].errorRate", "spec.analysis.metrics[2]",
-            "spec.analysis.metrics[3].latency", "spec.analysis.metrics[4].errorRate.ratio",
+            "spec.version.desired",
+            "spec.traffic.settle",
+            "spec.steps[1].weight",
+            "spec.steps[2].weight",
+            "spec.steps[3].weight",
+            "spec.steps[4]",
+            "spec.steps[5]",
+            "spec.analysis.confidence",
+            "spec.analysis.metrics[0].errorRate.margin",
+            "spec.analysis.metrics[1].errorRate",
+            "spec.analysis.metrics[2]",
+            "spec.analysis.metrics[3].latency",
+            "spec.analysis.metrics[4].errorRate.ratio",
         ] {
             assert!(found.iter().any(|p| p.starts_with(&format!("{path}: "))), "{path} in {found:#?}");
         }

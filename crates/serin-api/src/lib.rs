@@ -17,9 +17,9 @@ pub mod values;
 
 pub use checkpoint::{CheckpointError, checkpoint, state_from, state_of};
 pub use convert::plan_of;
+pub use policy::{CanaryPolicy, CanaryPolicySpec};
 pub use render::{Rendering, invalid_status, status_of, status_patch};
 pub use request::{abort_of, request_annotation, request_of};
-pub use policy::{CanaryPolicy, CanaryPolicySpec};
 pub use schema::{crd, crds, definitions, policy_crd};
 pub use spec::{CanaryRelease, CanaryReleaseSpec};
 pub use status::CanaryReleaseStatus;

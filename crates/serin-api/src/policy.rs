@@ -21,7 +21,15 @@ pub const DEFAULT_POLICY: &str = "default";
 
 /// What a team or a platform asks of all its releases.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[kube(group = "serin.dev", version = "v1alpha1", kind = "CanaryPolicy", plural = "canarypolicies", namespaced, schema = "disabled", derive = "PartialEq")]
+#[kube(
+    group = "serin.dev",
+    version = "v1alpha1",
+    kind = "CanaryPolicy",
+    plural = "canarypolicies",
+    namespaced,
+    schema = "disabled",
+    derive = "PartialEq"
+)]
 pub struct CanaryPolicySpec {
     /// When releases may move forward; none: at any time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -130,7 +138,8 @@ impl Merged {
     /// Where a problem of the merged spec comes from: `spec.steps[1].weight` is looked for in the longest path that is known.
     pub fn origin(&self, path: &str) -> Option<Origin> {
         let pointer = path.strip_prefix("spec")?.split('[').next()?.replace('.', "/");
-        let covers = |known: &&String| pointer == **known || pointer.starts_with(&format!("{known}/")) || known.starts_with(&format!("{pointer}/"));
+        let covers =
+            |known: &&String| pointer == **known || pointer.starts_with(&format!("{known}/")) || known.starts_with(&format!("{pointer}/"));
         self.origins.iter().filter(|(known, _)| covers(known)).max_by_key(|(known, _)| known.len()).map(|(_, origin)| *origin)
     }
 }
@@ -187,8 +196,15 @@ impl Read {
     fn of(window: &Window) -> Result<Self, (&'static str, String)> {
         let days: Result<Vec<Weekday>, String> = window.days.iter().map(|d| day(d)).collect();
         let name = window.time_zone.as_deref().unwrap_or("UTC");
-        let zone = TimeZone::get(name).map_err(|_| ("timeZone", format!("{name:?} is no time zone that this machine knows: write one as Europe/Berlin, or install tzdata")))?;
-        Ok(Self { days: days.map_err(|e| ("days", e))?, from: time(&window.from).map_err(|e| ("from", e))?, to: time(&window.to).map_err(|e| ("to", e))?, zone })
+        let zone = TimeZone::get(name).map_err(|_| {
+            ("timeZone", format!("{name:?} is no time zone that this machine knows: write one as Europe/Berlin, or install tzdata"))
+        })?;
+        Ok(Self {
+            days: days.map_err(|e| ("days", e))?,
+            from: time(&window.from).map_err(|e| ("from", e))?,
+            to: time(&window.to).map_err(|e| ("to", e))?,
+            zone,
+        })
     }
 
     /// Open now, or when next; `None`: not within eight days, which is never.
@@ -225,7 +241,10 @@ fn day(name: &str) -> Result<Weekday, String> {
         ("Sat", Weekday::Saturday),
         ("Sun", Weekday::Sunday),
     ];
-    all.iter().find(|(n, _)| *n == name).map(|(_, d)| *d).ok_or_else(|| format!("{name:?} is no day: write Mon, Tue, Wed, Thu, Fri, Sat or Sun"))
+    all.iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, d)| *d)
+        .ok_or_else(|| format!("{name:?} is no day: write Mon, Tue, Wed, Thu, Fri, Sat or Sun"))
 }
 
 fn time(text: &str) -> Result<Time, String> {
@@ -255,7 +274,9 @@ mod tests {
 
     #[test]
     fn fields_are_merged_one_by_one_and_the_release_wins() {
-        let policy = policy(json!({"trigger": "Manual", "analysis": {"interval": "30s", "confidence": "99%"}, "steps": [{"weight": 5}], "version": {"label": "rev", "desired": "v9"}, "service": "other"}));
+        let policy = policy(
+            json!({"trigger": "Manual", "analysis": {"interval": "30s", "confidence": "99%"}, "steps": [{"weight": 5}], "version": {"label": "rev", "desired": "v9"}, "service": "other"}),
+        );
         let release = json!({"service": "cart", "analysis": {"interval": "10s"}});
         let merged = Merged::new(&release, Some(&policy));
         assert_eq!(
@@ -263,12 +284,10 @@ mod tests {
             json!({"service": "cart", "trigger": "Manual", "analysis": {"interval": "10s", "confidence": "99%"}, "steps": [{"weight": 5}], "version": {"label": "rev"}})
         );
         let origin = |path: &str| merged.origins.get(path).copied();
-        assert_eq!([origin("/service"), origin("/analysis/interval"), origin("/analysis/confidence"), origin("/steps")].map(Option::unwrap), [
-            Origin::Release,
-            Origin::Release,
-            Origin::Policy,
-            Origin::Policy
-        ]);
+        assert_eq!(
+            [origin("/service"), origin("/analysis/interval"), origin("/analysis/confidence"), origin("/steps")].map(Option::unwrap),
+            [Origin::Release, Origin::Release, Origin::Policy, Origin::Policy]
+        );
         assert_eq!(merged.origin("spec.steps[0].weight"), Some(Origin::Policy));
         assert_eq!(merged.origin("spec.analysis.interval"), Some(Origin::Release));
         assert_eq!(merged.origin("spec.promotion.bake"), None);
@@ -284,7 +303,10 @@ mod tests {
 
     #[test]
     fn without_a_policy_a_release_is_what_it_is() {
-        for release in [json!({"service": "s"}), json!({"service": "s", "traffic": {}, "steps": [{"pause": {}}], "analysis": {"metrics": [{"name": "e", "errorRate": {"max": "2%"}}]}})] {
+        for release in [
+            json!({"service": "s"}),
+            json!({"service": "s", "traffic": {}, "steps": [{"pause": {}}], "analysis": {"metrics": [{"name": "e", "errorRate": {"max": "2%"}}]}}),
+        ] {
             assert_eq!(Merged::new(&release, None).spec, release);
         }
     }
@@ -294,8 +316,14 @@ mod tests {
         let office = [window(&["Mon", "Tue", "Wed", "Thu"], "09:00", "16:00", "Europe/Berlin")];
         // 2026-11-25 is a Wednesday; Berlin is an hour ahead of UTC in winter.
         assert_eq!(opening(&office, at("2026-11-25T08:00:00Z")), Ok(Opening::Open));
-        assert_eq!(opening(&office, at("2026-11-25T07:59:59Z")), Ok(Opening::At(at("2026-11-25T08:00:00Z"), "Wed 2026-11-25 09:00 Europe/Berlin".into())));
-        assert_eq!(opening(&office, at("2026-11-26T15:00:00Z")), Ok(Opening::At(at("2026-11-30T08:00:00Z"), "Mon 2026-11-30 09:00 Europe/Berlin".into())));
+        assert_eq!(
+            opening(&office, at("2026-11-25T07:59:59Z")),
+            Ok(Opening::At(at("2026-11-25T08:00:00Z"), "Wed 2026-11-25 09:00 Europe/Berlin".into()))
+        );
+        assert_eq!(
+            opening(&office, at("2026-11-26T15:00:00Z")),
+            Ok(Opening::At(at("2026-11-30T08:00:00Z"), "Mon 2026-11-30 09:00 Europe/Berlin".into()))
+        );
         // In summer two.
         assert_eq!(opening(&office, at("2026-07-01T07:00:00Z")), Ok(Opening::Open));
     }
@@ -312,7 +340,9 @@ mod tests {
     fn the_hour_that_the_clock_skips_is_the_one_after_it() {
         let early = [window(&[], "02:30", "05:00", "Europe/Berlin")];
         // On 2026-03-29 02:00 is followed by 03:00.
-        assert!(matches!(opening(&early, at("2026-03-29T00:10:00Z")), Ok(Opening::At(next, text)) if next == at("2026-03-29T01:30:00Z") && text.contains("03:30")));
+        assert!(
+            matches!(opening(&early, at("2026-03-29T00:10:00Z")), Ok(Opening::At(next, text)) if next == at("2026-03-29T01:30:00Z") && text.contains("03:30"))
+        );
     }
 
     #[test]

@@ -15,8 +15,8 @@ use serin_core::units::{Timestamp, Weight};
 
 use crate::checkpoint::checkpoint;
 use crate::status::{
-    AnalysisStatus, CanaryReleaseStatus, CountsStatus, HandledStatus, MetricStatus, PastStatus, ReasonStatus, RequestsStatus, RetirableStatus, RolloutStatus,
-    ServedStatus, VersionStatus, WeightStatus,
+    AnalysisStatus, CanaryReleaseStatus, CountsStatus, HandledStatus, MetricStatus, PastStatus, ReasonStatus, RequestsStatus,
+    RetirableStatus, RolloutStatus, ServedStatus, VersionStatus, WeightStatus,
 };
 use crate::values::duration_string;
 
@@ -46,8 +46,13 @@ pub fn status_of(r: &Rendering<'_>) -> CanaryReleaseStatus {
         VersionStatus { version: v.name.to_string(), workload: clip(&v.workload, 253), hash: clip(&v.hash, 64), ready, needed }
     };
     let failed = if let Phase::RolledBack { version, .. } = &state.phase { Some(version) } else { None };
-    let reasons: Vec<ReasonStatus> =
-        r.decision.reasons.iter().take(64).map(|reason| ReasonStatus { reason: clip(reason.code(), 63), message: clip(&reason.to_string(), 4096) }).collect();
+    let reasons: Vec<ReasonStatus> = r
+        .decision
+        .reasons
+        .iter()
+        .take(64)
+        .map(|reason| ReasonStatus { reason: clip(reason.code(), 63), message: clip(&reason.to_string(), 4096) })
+        .collect();
     CanaryReleaseStatus {
         observed_generation: Some(r.generation),
         phase: Some(state.phase.name().to_string()),
@@ -67,22 +72,34 @@ pub fn status_of(r: &Rendering<'_>) -> CanaryReleaseStatus {
         checkpoint: Some(checkpoint(state)),
         handled: state.handled.iter().map(handled).collect(),
         history: state.history.iter().map(past).collect(),
-        retirable: state.retirable.iter().take(64).map(|(v, since)| RetirableStatus { version: v.to_string(), since: time(*since) }).collect(),
+        retirable: state
+            .retirable
+            .iter()
+            .take(64)
+            .map(|(v, since)| RetirableStatus { version: v.to_string(), since: time(*since) })
+            .collect(),
         conditions: conditions(r),
         rest: r.previous.map(|p| p.rest.clone()).unwrap_or_default(),
     }
 }
 
 /// The status of a spec, or a checkpoint, that cannot be worked with: all else stays as it was.
-pub fn invalid_status(problems: &[Problem], generation: i64, previous: Option<&CanaryReleaseStatus>, now: Timestamp) -> CanaryReleaseStatus {
+pub fn invalid_status(
+    problems: &[Problem],
+    generation: i64,
+    previous: Option<&CanaryReleaseStatus>,
+    now: Timestamp,
+) -> CanaryReleaseStatus {
     let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let message = clip(&format!("nothing moves: {text}"), 4096);
     let mut status = previous.cloned().unwrap_or_default();
     let stand = [("Ready", "False"), ("Progressing", "False"), ("Stalled", "True")];
-    let mut conditions: Vec<Condition> = stand.map(|(kind, value)| condition(previous, generation, now, kind, value, "InvalidSpec", &message)).to_vec();
+    let mut conditions: Vec<Condition> =
+        stand.map(|(kind, value)| condition(previous, generation, now, kind, value, "InvalidSpec", &message)).to_vec();
     conditions.extend(status.conditions.iter().filter(|c| c.type_ == "Promoted").cloned());
     status.observed_generation = Some(generation);
-    status.reasons = problems.iter().take(64).map(|p| ReasonStatus { reason: "InvalidSpec".into(), message: clip(&p.to_string(), 4096) }).collect();
+    status.reasons =
+        problems.iter().take(64).map(|p| ReasonStatus { reason: "InvalidSpec".into(), message: clip(&p.to_string(), 4096) }).collect();
     status.message = Some(message);
     status.conditions = conditions;
     status
@@ -98,7 +115,12 @@ pub fn status_patch(status: &CanaryReleaseStatus) -> Value {
     if let (Some(all), Value::Object(new)) = (value.as_object_mut(), new) {
         all.extend(new);
         // A merge patch keeps fields that it does not name: those that went away inside an object are named too.
-        for (parent, fields) in [("stable", ["ready", "needed"]), ("canary", ["ready", "needed"]), ("weight", ["seen", "requests"]), ("analysis", ["pValue", "metrics"])] {
+        for (parent, fields) in [
+            ("stable", ["ready", "needed"]),
+            ("canary", ["ready", "needed"]),
+            ("weight", ["seen", "requests"]),
+            ("analysis", ["pValue", "metrics"]),
+        ] {
             if let Some(Value::Object(parent)) = all.get_mut(parent) {
                 for field in fields {
                     parent.entry(field).or_insert(Value::Null);
@@ -229,7 +251,9 @@ fn conditions(r: &Rendering<'_>) -> Vec<Condition> {
     let message = reasons.first().map(ToString::to_string).unwrap_or_default();
     let has = |wanted: fn(&Reason) -> bool| reasons.iter().find(|x| wanted(x));
     let stalled: Option<(&str, String)> = match &state.phase {
-        Phase::RolledBack { .. } => Some(("TakenBack", has(|x| matches!(x, Reason::TakenBack { .. })).map_or_else(|| message.clone(), ToString::to_string))),
+        Phase::RolledBack { .. } => {
+            Some(("TakenBack", has(|x| matches!(x, Reason::TakenBack { .. })).map_or_else(|| message.clone(), ToString::to_string)))
+        }
         Phase::Paused(_, cause @ PauseCause::Drift { .. }) => Some(("Drift", cause.to_string())),
         _ => has(|x| matches!(x, Reason::Obstacle { .. } | Reason::PutBackUndone { .. })).map(|x| (x.code(), x.to_string())),
     };
@@ -246,7 +270,8 @@ fn conditions(r: &Rendering<'_>) -> Vec<Condition> {
         (Phase::Idle, Some(stable), desired) if desired.as_ref().is_none_or(|d| *d == stable.name) => "True",
         _ => "False",
     };
-    let make = |kind: &str, value: &str, reason: &str, message: &str| condition(r.previous, r.generation, r.now, kind, value, reason, message);
+    let make =
+        |kind: &str, value: &str, reason: &str, message: &str| condition(r.previous, r.generation, r.now, kind, value, reason, message);
     let (stall, stall_code, stall_message) = match &stalled {
         Some((code, message)) => ("True", *code, message.as_str()),
         None => ("False", code, message.as_str()),
@@ -259,9 +284,18 @@ fn conditions(r: &Rendering<'_>) -> Vec<Condition> {
     ]
 }
 
-fn condition(previous: Option<&CanaryReleaseStatus>, generation: i64, now: Timestamp, kind: &str, value: &str, reason: &str, message: &str) -> Condition {
+fn condition(
+    previous: Option<&CanaryReleaseStatus>,
+    generation: i64,
+    now: Timestamp,
+    kind: &str,
+    value: &str,
+    reason: &str,
+    message: &str,
+) -> Condition {
     let same = previous.and_then(|p| p.conditions.iter().find(|c| c.type_ == kind && c.status == value));
-    let at = same.map_or_else(|| Time(jiff::Timestamp::from_second(now.0.div_euclid(1000)).unwrap_or_default()), |c| c.last_transition_time.clone());
+    let at = same
+        .map_or_else(|| Time(jiff::Timestamp::from_second(now.0.div_euclid(1000)).unwrap_or_default()), |c| c.last_transition_time.clone());
     Condition {
         type_: kind.to_string(),
         status: value.to_string(),
@@ -271,4 +305,3 @@ fn condition(previous: Option<&CanaryReleaseStatus>, generation: i64, now: Times
         last_transition_time: at,
     }
 }
-

@@ -84,7 +84,9 @@ pub fn request_of(text: &str, now: Timestamp) -> Result<Request, String> {
         (Some(_), word, Some(_)) => return Err(format!("request {word:?} takes no weight; {SET_WEIGHT} does")),
         (Some(action), _, None) => action,
         (None, SET_WEIGHT, Some(weight)) => RequestAction::SetWeight(Weight::parse(weight)?),
-        (None, SET_WEIGHT, None) => return Err(format!("request {SET_WEIGHT:?} needs a weight: {{\"action\": {SET_WEIGHT:?}, \"weight\": \"30%\"}}")),
+        (None, SET_WEIGHT, None) => {
+            return Err(format!("request {SET_WEIGHT:?} needs a weight: {{\"action\": {SET_WEIGHT:?}, \"weight\": \"30%\"}}"));
+        }
         (None, "skip", _) => return Err("not supported yet: request \"skip\"; promote leaves the step that runs".to_string()),
         (None, other, _) => {
             let words: Vec<&str> = ACTIONS.iter().map(|(word, _)| *word).chain([SET_WEIGHT]).filter(|w| !w.starts_with("abort")).collect();
@@ -112,7 +114,8 @@ pub fn abort_of(text: &str, now: Timestamp) -> Request {
 }
 
 fn read(wire: Wire, action: RequestAction, text: &str, now: Timestamp) -> Result<Request, String> {
-    let at = if wire.time.is_empty() { now } else { parse_time(&wire.time).ok_or_else(|| format!("time {:?} is not RFC 3339", wire.time))? };
+    let at =
+        if wire.time.is_empty() { now } else { parse_time(&wire.time).ok_or_else(|| format!("time {:?} is not RFC 3339", wire.time))? };
     let step = match wire.step {
         Some(0) => return Err("step 0: steps are counted from 1".to_string()),
         step => step.map(|s| s - 1),
@@ -140,7 +143,11 @@ mod tests {
 
     #[test]
     fn requests_read_as_they_are_written() {
-        for action in ACTIONS.iter().map(|(_, a)| *a).chain(["0", "30", "0.5%"].map(|w| RequestAction::SetWeight(Weight::parse(w).expect("a weight")))) {
+        for action in ACTIONS
+            .iter()
+            .map(|(_, a)| *a)
+            .chain(["0", "30", "0.5%"].map(|w| RequestAction::SetWeight(Weight::parse(w).expect("a weight"))))
+        {
             let request = Request {
                 id: "a1".into(),
                 action,
@@ -164,7 +171,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused_with_what_to_write() {
-        for text in ["pause", "{}", r#"{"action":"fly"}"#, r#"{"action":"pause","tiem":""}"#, r#"{"action":"skip"}"#, r#"{"action":"pause","time":"noon"}"#, r#"{"action":"pause","step":0}"#, r#"{"action":"setWeight"}"#, r#"{"action":"setWeight","weight":"150"}"#, r#"{"action":"pause","weight":"10"}"#] {
+        for text in [
+            "pause",
+            "{}",
+            r#"{"action":"fly"}"#,
+            r#"{"action":"pause","tiem":""}"#,
+            r#"{"action":"skip"}"#,
+            r#"{"action":"pause","time":"noon"}"#,
+            r#"{"action":"pause","step":0}"#,
+            r#"{"action":"setWeight"}"#,
+            r#"{"action":"setWeight","weight":"150"}"#,
+            r#"{"action":"pause","weight":"10"}"#,
+        ] {
             assert!(request_of(text, NOW).is_err(), "{text}");
         }
     }

@@ -215,23 +215,57 @@ fn spec() -> Value {
     let spec = object([
         ("service", about("The Service that both versions stand behind.", name(63))),
         ("version", with_default(json!({}), version())),
-        ("trigger", about("What starts a rollout while version.desired is absent: a Deployment that appears behind the Service or changes its template (Automatic), or nothing (Manual).", with_default("Automatic", one_of(&["Automatic", "Manual"])))),
-        ("suspend", about("The owner's brake: nothing moves forward, and no request overrides it.", with_default(false, json!({"type": "boolean"})))),
-        ("mode", about("Act sets weights. Observe decides and records, and touches nothing: whoever moves the weights goes on doing so.", with_default("Act", one_of(&["Act", "Observe"])))),
-        ("deletionPolicy", about("Leave: when this object is deleted, traffic stays exactly where it is. ReturnToStable is not supported yet.", with_default("Leave", one_of(&["Leave", "ReturnToStable"])))),
+        (
+            "trigger",
+            about(
+                "What starts a rollout while version.desired is absent: a Deployment that appears behind the Service or changes its template (Automatic), or nothing (Manual).",
+                with_default("Automatic", one_of(&["Automatic", "Manual"])),
+            ),
+        ),
+        (
+            "suspend",
+            about(
+                "The owner's brake: nothing moves forward, and no request overrides it.",
+                with_default(false, json!({"type": "boolean"})),
+            ),
+        ),
+        (
+            "mode",
+            about(
+                "Act sets weights. Observe decides and records, and touches nothing: whoever moves the weights goes on doing so.",
+                with_default("Act", one_of(&["Act", "Observe"])),
+            ),
+        ),
+        (
+            "deletionPolicy",
+            about(
+                "Leave: when this object is deleted, traffic stays exactly where it is. ReturnToStable is not supported yet.",
+                with_default("Leave", one_of(&["Leave", "ReturnToStable"])),
+            ),
+        ),
         ("traffic", with_default(json!({}), traffic())),
         ("scaling", with_default(json!({}), scaling())),
         ("steps", with_default(serde_json::to_value(defaults::steps()).unwrap_or_default(), steps())),
         ("promotion", with_default(json!({}), promotion())),
         ("analysis", with_default(json!({}), analysis())),
-        ("policy", about("The CanaryPolicy of this namespace that says what this release does not. Absent: the one named default in the controller's namespace, if there is one.", name(253))),
+        (
+            "policy",
+            about(
+                "The CanaryPolicy of this namespace that says what this release does not. Absent: the one named default in the controller's namespace, if there is one.",
+                name(253),
+            ),
+        ),
         ("hooks", not_yet(anythings())),
         ("notify", not_yet(anythings())),
     ]);
     let no = |field: &str| (format!("!has(self.{field})"), format!("not supported yet: spec.{field}"), format!(".{field}"));
     let refusals: Vec<_> = ["hooks", "notify"].map(no).to_vec();
     let mut all: Vec<(&str, &str, Option<&str>)> = refusals.iter().map(|(r, m, p)| (r.as_str(), m.as_str(), Some(p.as_str()))).collect();
-    all.push(("!has(self.deletionPolicy) || self.deletionPolicy != 'ReturnToStable'", "not supported yet: spec.deletionPolicy: ReturnToStable", Some(".deletionPolicy")));
+    all.push((
+        "!has(self.deletionPolicy) || self.deletionPolicy != 'ReturnToStable'",
+        "not supported yet: spec.deletionPolicy: ReturnToStable",
+        Some(".deletionPolicy"),
+    ));
     required(&["service"], rules(&all, about("What the owner of the Service asks for.", spec)))
 }
 
@@ -251,14 +285,38 @@ fn traffic() -> Value {
         &["name"],
         object([
             ("name", about("Name of the VirtualService, in this namespace.", name(253))),
-            ("routes", about("Names of its http routes. Absent: all that send to the Service.", json!({"type": "array", "maxItems": 32, "items": {"type": "string", "minLength": 1, "maxLength": 253}, "x-kubernetes-list-type": "set"}))),
+            (
+                "routes",
+                about(
+                    "Names of its http routes. Absent: all that send to the Service.",
+                    json!({"type": "array", "maxItems": 32, "items": {"type": "string", "minLength": 1, "maxLength": 253}, "x-kubernetes-list-type": "set"}),
+                ),
+            ),
         ]),
     );
     let schema = object([
         ("settle", about("After a weight change, requests count for harm only, this long.", with_default(defaults::SETTLE, duration()))),
-        ("virtualServices", about("The VirtualServices to edit. Absent: all routes in the namespace that send to the Service.", map_by_name(16, virtual_service))),
-        ("destinationRule", about("Where a subset that lacks is written: into Serin's own DestinationRule for the same host (Companion), or nowhere (Existing).", with_default("Companion", one_of(&["Companion", "Existing"])))),
-        ("manageRoute", about("Whether Serin may change the structure of routes: add mesh, or turn a plain route into a split.", with_default(false, json!({"type": "boolean"})))),
+        (
+            "virtualServices",
+            about(
+                "The VirtualServices to edit. Absent: all routes in the namespace that send to the Service.",
+                map_by_name(16, virtual_service),
+            ),
+        ),
+        (
+            "destinationRule",
+            about(
+                "Where a subset that lacks is written: into Serin's own DestinationRule for the same host (Companion), or nowhere (Existing).",
+                with_default("Companion", one_of(&["Companion", "Existing"])),
+            ),
+        ),
+        (
+            "manageRoute",
+            about(
+                "Whether Serin may change the structure of routes: add mesh, or turn a plain route into a split.",
+                with_default(false, json!({"type": "boolean"})),
+            ),
+        ),
         ("match", not_yet(anythings())),
         ("mirror", not_yet(int_or_string(WEIGHT_PATTERN))),
         ("destinations", not_yet(anything())),
@@ -278,39 +336,82 @@ fn traffic() -> Value {
 
 fn scaling() -> Value {
     let schema = object([
-        ("canary", about("How the canary gets pods for its share: raised before each step (ByWeight), never written (Wait), raised to stable's number at once (Full).", with_default("ByWeight", one_of(&["ByWeight", "Wait", "Full"])))),
+        (
+            "canary",
+            about(
+                "How the canary gets pods for its share: raised before each step (ByWeight), never written (Wait), raised to stable's number at once (Full).",
+                with_default("ByWeight", one_of(&["ByWeight", "Wait", "Full"])),
+            ),
+        ),
         ("retireAfter", not_yet(duration())),
     ]);
-    about("How the canary gets its pods.", rules(&[("!has(self.retireAfter)", "not supported yet: spec.scaling.retireAfter", Some(".retireAfter"))], schema))
+    about(
+        "How the canary gets its pods.",
+        rules(&[("!has(self.retireAfter)", "not supported yet: spec.scaling.retireAfter", Some(".retireAfter"))], schema),
+    )
 }
 
 fn steps() -> Value {
     let step = object([
-        ("weight", about("The canary's share of the requests: a whole number of percent, or a string as \"0.5%\".", int_or_string(WEIGHT_PATTERN))),
+        (
+            "weight",
+            about("The canary's share of the requests: a whole number of percent, or a string as \"0.5%\".", int_or_string(WEIGHT_PATTERN)),
+        ),
         ("hold", about("The least time at this weight. Absent: 1m.", duration())),
         ("confirm", about("Leave only once the canary is shown fit by every metric.", json!({"type": "boolean"}))),
         ("maxWait", about("For a confirm step: after this long without an answer, analysis.onInconclusive applies.", duration())),
-        ("pause", about("Stay at the weight of the step before, until someone promotes, or for a time.", object([("for", about("Absent: until someone promotes.", duration()))]))),
+        (
+            "pause",
+            about(
+                "Stay at the weight of the step before, until someone promotes, or for a time.",
+                object([("for", about("Absent: until someone promotes.", duration()))]),
+            ),
+        ),
     ]);
     let step = rules(
         &[
-            ("has(self.weight) != has(self.pause)", "a step is either a weight or a pause: write {weight: 10, hold: 2m} or {pause: {}}", None),
-            ("!has(self.pause) || !(has(self.hold) || has(self.confirm) || has(self.maxWait))", "hold, confirm and maxWait belong to a step with a weight; a pause takes {for: 1h}", None),
-            ("!has(self.weight) || string(self.weight).matches('^[0-9]{1,2}([.][0-9]{1,3})?%?$')", "a weight is from 0 to 99 percent: at 100 there is nothing to compare with, and promotion sets it after the last step", Some(".weight")),
-            ("!has(self.maxWait) || (has(self.confirm) && self.confirm)", "only a confirm step waits for an answer: add confirm: true, or leave maxWait out", Some(".maxWait")),
+            (
+                "has(self.weight) != has(self.pause)",
+                "a step is either a weight or a pause: write {weight: 10, hold: 2m} or {pause: {}}",
+                None,
+            ),
+            (
+                "!has(self.pause) || !(has(self.hold) || has(self.confirm) || has(self.maxWait))",
+                "hold, confirm and maxWait belong to a step with a weight; a pause takes {for: 1h}",
+                None,
+            ),
+            (
+                "!has(self.weight) || string(self.weight).matches('^[0-9]{1,2}([.][0-9]{1,3})?%?$')",
+                "a weight is from 0 to 99 percent: at 100 there is nothing to compare with, and promotion sets it after the last step",
+                Some(".weight"),
+            ),
+            (
+                "!has(self.maxWait) || (has(self.confirm) && self.confirm)",
+                "only a confirm step waits for an answer: add confirm: true, or leave maxWait out",
+                Some(".maxWait"),
+            ),
         ],
         step,
     );
     let mut steps = list(32, step);
     steps["minItems"] = json!(1);
     steps["x-kubernetes-list-type"] = json!("atomic");
-    about("The way from no weight to the whole; weights never go down, and 100 comes by itself after the last step.", rules(&[("self.exists(s, has(s.weight))", "no step has a weight: write at least one, as {weight: 10, hold: 2m}", None)], steps))
+    about(
+        "The way from no weight to the whole; weights never go down, and 100 comes by itself after the last step.",
+        rules(&[("self.exists(s, has(s.weight))", "no step has a weight: write at least one, as {weight: 10, hold: 2m}", None)], steps),
+    )
 }
 
 fn promotion() -> Value {
     about(
         "The last stretch.",
-        object([("bake", about("How long the canary is watched with the whole weight before it is the new stable.", with_default(defaults::BAKE, duration())))]),
+        object([(
+            "bake",
+            about(
+                "How long the canary is watched with the whole weight before it is the new stable.",
+                with_default(defaults::BAKE, duration()),
+            ),
+        )]),
     )
 }
 
@@ -319,7 +420,11 @@ fn analysis() -> Value {
     let error_rate = rules(
         &[
             ("has(self.margin) || has(self.max)", "write margin (compared with stable) or max (a limit of its own)", None),
-            ("!(has(self.max) && (has(self.margin) || has(self.ratio)))", "max is a limit of its own: write it as another metric beside the one with margin", None),
+            (
+                "!(has(self.max) && (has(self.margin) || has(self.ratio)))",
+                "max is a limit of its own: write it as another metric beside the one with margin",
+                None,
+            ),
         ],
         object([
             ("margin", about("Points by which the canary may be worse than ratio times stable.", percent())),
@@ -329,9 +434,21 @@ fn analysis() -> Value {
     );
     let latency = rules(
         &[
-            ("!has(self.quantile)", "not supported yet: spec.analysis.metrics[].latency.quantile; write slowerThan and margin", Some(".quantile")),
-            ("!has(self.mayGrow)", "not supported yet: spec.analysis.metrics[].latency.mayGrow; write slowerThan and margin", Some(".mayGrow")),
-            ("has(self.quantile) || has(self.mayGrow) || (has(self.slowerThan) && has(self.margin))", "write both slowerThan and margin, as {slowerThan: 500ms, margin: 1%}", None),
+            (
+                "!has(self.quantile)",
+                "not supported yet: spec.analysis.metrics[].latency.quantile; write slowerThan and margin",
+                Some(".quantile"),
+            ),
+            (
+                "!has(self.mayGrow)",
+                "not supported yet: spec.analysis.metrics[].latency.mayGrow; write slowerThan and margin",
+                Some(".mayGrow"),
+            ),
+            (
+                "has(self.quantile) || has(self.mayGrow) || (has(self.slowerThan) && has(self.margin))",
+                "write both slowerThan and margin, as {slowerThan: 500ms, margin: 1%}",
+                None,
+            ),
         ],
         object([
             ("slowerThan", about("A bucket edge of Istio's histogram: requests that took longer are slow.", duration())),
@@ -343,13 +460,20 @@ fn analysis() -> Value {
     let metric = rules(
         &[
             ("!has(self.promql)", "not supported yet: spec.analysis.metrics[].promql", Some(".promql")),
-            ("[has(self.errorRate), has(self.latency), has(self.promql)].filter(x, x).size() == 1", "a metric is exactly one of errorRate, latency", None),
+            (
+                "[has(self.errorRate), has(self.latency), has(self.promql)].filter(x, x).size() == 1",
+                "a metric is exactly one of errorRate, latency",
+                None,
+            ),
         ],
         required(
             &["name"],
             object([
                 ("name", about("Its name, unique in the list.", name(63))),
-                ("errorRate", about("Share of requests that fail: HTTP 5xx, and gRPC statuses other than 0, as callers see them.", error_rate)),
+                (
+                    "errorRate",
+                    about("Share of requests that fail: HTTP 5xx, and gRPC statuses other than 0, as callers see them.", error_rate),
+                ),
                 ("latency", about("Share of requests that are slow.", latency)),
                 ("promql", not_yet(anything())),
             ]),
@@ -360,12 +484,27 @@ fn analysis() -> Value {
     about(
         "How it is decided.",
         object([
-            ("interval", about("How often the source is read. A gross fault takes two readings.", with_default(defaults::INTERVAL, duration()))),
+            (
+                "interval",
+                about("How often the source is read. A gross fault takes two readings.", with_default(defaults::INTERVAL, duration())),
+            ),
             ("source", about("Which source of metrics. Absent: the controller's only one.", string(63))),
-            ("confidence", about("One number for the whole rollout: all metrics, steps and looks together.", with_default(defaults::CONFIDENCE, percent()))),
+            (
+                "confidence",
+                about(
+                    "One number for the whole rollout: all metrics, steps and looks together.",
+                    with_default(defaults::CONFIDENCE, percent()),
+                ),
+            ),
             ("onInconclusive", about("At a confirm step's maxWait.", with_default("Hold", one_of(&["Hold", "Promote", "Rollback"])))),
             ("onNoTraffic", about("When a step's hold is over and no request came.", with_default("Hold", one_of(&["Hold", "Proceed"])))),
-            ("metrics", about("The questions asked of the traffic.", with_default(serde_json::to_value(defaults::metrics()).unwrap_or_default(), metrics))),
+            (
+                "metrics",
+                about(
+                    "The questions asked of the traffic.",
+                    with_default(serde_json::to_value(defaults::metrics()).unwrap_or_default(), metrics),
+                ),
+            ),
         ]),
     )
 }
@@ -376,10 +515,22 @@ fn policy_root() -> Value {
     let window = required(
         &["from", "to"],
         object([
-            ("days", about("Days on which it opens. Absent: every day.", json!({"type": "array", "maxItems": 7, "items": one_of(&["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]), "x-kubernetes-list-type": "set"}))),
+            (
+                "days",
+                about(
+                    "Days on which it opens. Absent: every day.",
+                    json!({"type": "array", "maxItems": 7, "items": one_of(&["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]), "x-kubernetes-list-type": "set"}),
+                ),
+            ),
             ("from", about("Opens, as 09:00.", time_of_day())),
             ("to", about("Closes, as 16:30. Not later than from: on the day after.", time_of_day())),
-            ("timeZone", about("A name of the time zone database, as Europe/Berlin. Absent: UTC.", json!({"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"}))),
+            (
+                "timeZone",
+                about(
+                    "A name of the time zone database, as Europe/Berlin. Absent: UTC.",
+                    json!({"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"}),
+                ),
+            ),
         ]),
     );
     let mut windows = list(32, window);
@@ -387,9 +538,18 @@ fn policy_root() -> Value {
     let mut spec = spec();
     if let Some(spec) = spec.as_object_mut() {
         spec.remove("required");
-        spec.insert("description".into(), "Fields of a release, for all that do not write them themselves; and when nothing moves forward.".into());
+        spec.insert(
+            "description".into(),
+            "Fields of a release, for all that do not write them themselves; and when nothing moves forward.".into(),
+        );
     }
-    for (at, field) in [("", "service"), ("", "policy"), ("/properties/version", "desired"), ("/properties/traffic", "virtualServices"), ("/properties/traffic", "destinations")] {
+    for (at, field) in [
+        ("", "service"),
+        ("", "policy"),
+        ("/properties/version", "desired"),
+        ("/properties/traffic", "virtualServices"),
+        ("/properties/traffic", "destinations"),
+    ] {
         if let Some(fields) = spec.pointer_mut(&format!("{at}/properties")).and_then(Value::as_object_mut) {
             fields.remove(field);
         }
@@ -399,7 +559,8 @@ fn policy_root() -> Value {
         }
     }
     spec["properties"]["windows"] = about("When releases may move forward; going back is always allowed. Absent: at any time.", windows);
-    spec["properties"]["freeze"] = about("While set, nothing moves forward; the text says why.", json!({"type": "string", "minLength": 1, "maxLength": 1024}));
+    spec["properties"]["freeze"] =
+        about("While set, nothing moves forward; the text says why.", json!({"type": "string", "minLength": 1, "maxLength": 1024}));
     about(
         "What releases take where they say nothing themselves, and when nothing may move forward.",
         json!({
@@ -424,7 +585,9 @@ fn open(mut schema: Value) -> Value {
 fn status() -> Value {
     let whole = || json!({"type": "integer", "format": "int64"});
     let counts = || open(object([("requests", whole()), ("bad", whole())]));
-    let version = || open(object([("version", string(63)), ("workload", string(253)), ("hash", string(64)), ("ready", whole()), ("needed", whole())]));
+    let version = || {
+        open(object([("version", string(63)), ("workload", string(253)), ("hash", string(64)), ("ready", whole()), ("needed", whole())]))
+    };
     let interval = || list(2, string(16));
     let metric = open(object([
         ("name", string(63)),
@@ -435,7 +598,8 @@ fn status() -> Value {
         ("stableInterval", interval()),
         ("moreRequests", whole()),
     ]));
-    let handled = open(object([("id", string(253)), ("action", string(32)), ("who", string(253)), ("at", string(40)), ("refused", string(1024))]));
+    let handled =
+        open(object([("id", string(253)), ("action", string(32)), ("who", string(253)), ("at", string(40)), ("refused", string(1024))]));
     let past = open(object([
         ("uid", string(253)),
         ("stable", string(63)),
@@ -467,16 +631,54 @@ fn status() -> Value {
             ("observedGeneration", about("The generation of the spec that this status speaks of.", whole())),
             ("phase", about("Idle, Preparing, Progressing, Paused, Promoting, RollingBack or RolledBack.", string(32))),
             ("message", about("What it does, or waits for, in a sentence.", string(4096))),
-            ("reasons", about("Every reason of the last decision.", list(64, open(object([("reason", string(63)), ("message", string(4096))]))))),
-            ("rollout", about("The rollout that runs.", open(object([("uid", string(253)), ("step", whole()), ("steps", whole()), ("since", string(40)), ("started", string(40))])))),
+            (
+                "reasons",
+                about("Every reason of the last decision.", list(64, open(object([("reason", string(63)), ("message", string(4096))])))),
+            ),
+            (
+                "rollout",
+                about(
+                    "The rollout that runs.",
+                    open(object([
+                        ("uid", string(253)),
+                        ("step", whole()),
+                        ("steps", whole()),
+                        ("since", string(40)),
+                        ("started", string(40)),
+                    ])),
+                ),
+            ),
             ("stable", about("The version that serves.", version())),
             ("canary", about("The version on trial.", version())),
-            ("weight", about("The canary's share, as set and as seen.", open(object([("set", string(16)), ("seen", string(16)), ("text", string(128)), ("requests", open(object([("canary", whole()), ("stable", whole())])))])))),
+            (
+                "weight",
+                about(
+                    "The canary's share, as set and as seen.",
+                    open(object([
+                        ("set", string(16)),
+                        ("seen", string(16)),
+                        ("text", string(128)),
+                        ("requests", open(object([("canary", whole()), ("stable", whole())]))),
+                    ])),
+                ),
+            ),
             ("analysis", about("What the metrics show.", open(object([("pValue", string(16)), ("metrics", list(16, metric))])))),
-            ("checkpoint", about("What the controller remembers. Opaque; the only part of the status that it reads back.", open(object([("format", whole()), ("data", string(262_144))])))),
+            (
+                "checkpoint",
+                about(
+                    "What the controller remembers. Opaque; the only part of the status that it reads back.",
+                    open(object([("format", whole()), ("data", string(262_144))])),
+                ),
+            ),
             ("handled", about("The last ten requests.", list(16, handled))),
             ("history", about("The last ten rollouts, newest last.", list(16, past))),
-            ("retirable", about("Old versions that serve nobody and may be deleted.", list(64, open(object([("version", string(63)), ("since", string(40))]))))),
+            (
+                "retirable",
+                about(
+                    "Old versions that serve nobody and may be deleted.",
+                    list(64, open(object([("version", string(63)), ("since", string(40))]))),
+                ),
+            ),
             ("conditions", about("Ready, Progressing, Stalled, Promoted.", conditions)),
         ])),
     )

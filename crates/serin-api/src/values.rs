@@ -19,7 +19,8 @@ pub const WEIGHT_PATTERN: &str = r"^(100(\.0{1,3})?|\d{1,2}(\.\d{1,3})?)%?$";
 /// # Errors
 /// A fragment that says what to write instead.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration: write hours, minutes, seconds and milliseconds in this order, as 1h30m, 2m, 90s or 500ms");
+    let wrong =
+        || format!("{text:?} is no duration: write hours, minutes, seconds and milliseconds in this order, as 1h30m, 2m, 90s or 500ms");
     let units = [("h", 3_600_000_u64), ("m", 60_000), ("s", 1000), ("ms", 1)];
     let (mut rest, mut from, mut total) = (text, 0, 0_u64);
     if text.is_empty() {
@@ -92,7 +93,16 @@ mod tests {
 
     #[test]
     fn durations_read_as_people_write_them() {
-        for (text, ms) in [("2m", 120_000), ("1h30m", 5_400_000), ("500ms", 500), ("1.5s", 1500), ("0s", 0), ("24h", 86_400_000), ("1m30s", 90_000), ("2s500ms", 2500)] {
+        for (text, ms) in [
+            ("2m", 120_000),
+            ("1h30m", 5_400_000),
+            ("500ms", 500),
+            ("1.5s", 1500),
+            ("0s", 0),
+            ("24h", 86_400_000),
+            ("1m30s", 90_000),
+            ("2s500ms", 2500),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "2", "m", "2 m", "-1s", "1d", "30m1h", "1m1m", "1.5m", "1.2345s", "9999999s", "1e3s", "5min", ".5s", "µs"] {
@@ -110,7 +120,9 @@ mod tests {
 
     #[test]
     fn shares_are_the_nearest_double_to_what_is_written() {
-        for (text, value) in [("0.5%", 0.005), ("0.3%", 0.003), ("1%", 0.01), ("95%", 0.95), ("99.9%", 0.999), ("0%", 0.0), ("100%", 1.0_f64)] {
+        for (text, value) in
+            [("0.5%", 0.005), ("0.3%", 0.003), ("1%", 0.01), ("95%", 0.95), ("99.9%", 0.999), ("0%", 0.0), ("100%", 1.0_f64)]
+        {
             assert_eq!(percent(text).map(f64::to_bits), Ok(value.to_bits()), "{text}");
         }
         for text in ["", "%", "0.5", "-1%", "101%", "1e1%", "0.12345%", "5 %", "inf%", "NaN%"] {

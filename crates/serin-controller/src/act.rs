@@ -176,7 +176,15 @@ impl Hands {
         }
     }
 
-    async fn raise(&self, work: &Work<'_>, route: &ObjectName, stable: &VersionName, canary: &VersionName, share: Weight, guard: &Guard) -> Result<(), ActError> {
+    async fn raise(
+        &self,
+        work: &Work<'_>,
+        route: &ObjectName,
+        stable: &VersionName,
+        canary: &VersionName,
+        share: Weight,
+        guard: &Guard,
+    ) -> Result<(), ActError> {
         let change = work.net.read().set_weights(route, stable, canary, share, guard, work.shares).map_err(refused)?;
         if change.patch.is_noop() {
             return Ok(());
@@ -185,7 +193,15 @@ impl Hands {
     }
 
     /// Tries again until the route shows it: from the cache first, as nothing may come before an abort; then from the server.
-    async fn lower(&self, work: &Work<'_>, route: &ObjectName, stable: &VersionName, canary: &VersionName, share: Weight, guard: &Guard) -> Result<(), ActError> {
+    async fn lower(
+        &self,
+        work: &Work<'_>,
+        route: &ObjectName,
+        stable: &VersionName,
+        canary: &VersionName,
+        share: Weight,
+        guard: &Guard,
+    ) -> Result<(), ActError> {
         let mut net = work.net.clone();
         let mut last = ActError::Changed(format!("VirtualService {route}"));
         let mut pause = PAUSE;
@@ -236,7 +252,9 @@ impl Hands {
                 Ok(())
             }
             // A failed `test` is 422, and 500 on servers before 1.27.
-            Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) && !is_invalid(&status) || (status.code == 500 && status.message.contains("test")) => {
+            Err(kube::Error::Api(status))
+                if matches!(status.code, 409 | 422) && !is_invalid(&status) || (status.code == 500 && status.message.contains("test")) =>
+            {
                 Err(ActError::Changed(format!("{kind:?} {object}")))
             }
             Err(error) => Err(api_error(what(), error)),
@@ -339,7 +357,13 @@ impl Hands {
     }
 
     /// Writes the status onto the very object that was looked at.
-    pub(crate) async fn write_status(&self, name: &ObjectName, resource_version: &str, mut patch: Value, haste: Haste) -> Result<(), ActError> {
+    pub(crate) async fn write_status(
+        &self,
+        name: &ObjectName,
+        resource_version: &str,
+        mut patch: Value,
+        haste: Haste,
+    ) -> Result<(), ActError> {
         // The semaphore is never closed: without a place it goes on all the same.
         let _place = if haste == Haste::None { self.desk.acquire().await.ok() } else { None };
         patch["metadata"] = json!({"resourceVersion": resource_version});

@@ -69,7 +69,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { root_namespace: serin_core::route::rules::ROOT_NAMESPACE.to_owned(), home: None, identity: "serin".to_owned(), lease: None, serve: None }
+        Self {
+            root_namespace: serin_core::route::rules::ROOT_NAMESPACE.to_owned(),
+            home: None,
+            identity: "serin".to_owned(),
+            lease: None,
+            serve: None,
+        }
     }
 }
 

@@ -93,9 +93,14 @@ impl Kind {
     /// How a person names it, with what to do where it lacks.
     pub fn missing(self) -> String {
         match self {
-            Self::Release | Self::Policy => format!("kind {} is not installed: run serin install --crds | kubectl apply -f -", self.group_and_kind().1),
+            Self::Release | Self::Policy => {
+                format!("kind {} is not installed: run serin install --crds | kubectl apply -f -", self.group_and_kind().1)
+            }
             Self::VirtualService | Self::DestinationRule => {
-                format!("Istio's kind {} is not installed, so there are no routes to split: install Istio, or its CRDs", self.group_and_kind().1)
+                format!(
+                    "Istio's kind {} is not installed, so there are no routes to split: install Istio, or its CRDs",
+                    self.group_and_kind().1
+                )
             }
             Self::Deployment | Self::Service | Self::EndpointSlice | Self::Autoscaler | Self::ScaledObject | Self::Pod => {
                 let (group, kind, _) = self.group_and_kind();

@@ -20,7 +20,7 @@ mod watch;
 
 pub use config::{Clock, Config, Options, PROXIES_PORT, Source};
 pub use lease::LeaseOptions;
-pub use observe::prometheus::{OptionsError, Prometheus, PrometheusOptions};
 pub use observe::choose::SourceChoice;
+pub use observe::prometheus::{OptionsError, Prometheus, PrometheusOptions};
 pub use observe::source::{Arm, ArmQuery, Cursor, MetricSource, Polled};
 pub use run::{StartError, run, run_with};

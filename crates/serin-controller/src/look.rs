@@ -101,7 +101,15 @@ impl Context {
             },
         };
         let traffic = given.traffic.unwrap_or(Traffic::NotAsked);
-        let subject = Subject { release: &release, spec: &spec, plan: &plan, state: &state, root_namespace: &self.root_namespace, hold: resolved.resolved.hold.as_deref(), now };
+        let subject = Subject {
+            release: &release,
+            spec: &spec,
+            plan: &plan,
+            state: &state,
+            root_namespace: &self.root_namespace,
+            hold: resolved.resolved.hold.as_deref(),
+            now,
+        };
         let mut seen = self.look(&subject, traffic.clone());
         let mut decision = decide(&plan, &state, &seen.observation, now);
         if says_drift(&state, &decision) {
@@ -149,7 +157,8 @@ impl Context {
     }
 
     async fn carry_out(&self, looked: &Looked<'_>, decision: &Decision) -> Turn {
-        let mut turn = Turn { phase: Some(decision.next.phase.name()), wake_at: decision.wake_at, query: query(looked, decision), ..Turn::default() };
+        let mut turn =
+            Turn { phase: Some(decision.next.phase.name()), wake_at: decision.wake_at, query: query(looked, decision), ..Turn::default() };
         let shares = looked.plan.shares();
         let work = Work {
             net: &looked.seen.net,
@@ -185,7 +194,8 @@ impl Context {
     /// Writes the status if there is something to say. At rest nothing is written.
     async fn write(&self, looked: &Looked<'_>, decision: &Decision, routes_first: bool) -> Result<(), ActError> {
         let Looked { release, plan, state, seen, status: previous, now, .. } = looked;
-        let rendering = Rendering { plan, seen: &seen.observation, decision, generation: release.generation, previous: *previous, now: *now };
+        let rendering =
+            Rendering { plan, seen: &seen.observation, decision, generation: release.generation, previous: *previous, now: *now };
         let status = status_of(&rendering);
         let says_something = match previous {
             None => true,
@@ -275,9 +285,17 @@ fn way_back(release: &Release, spec: &CanaryReleaseSpec, state: &State) -> Optio
     if !asked && !matches!(state.phase, Phase::RollingBack(..)) {
         return None;
     }
-    let traffic = spec.traffic.as_ref().map(|t| serin_api::spec::TrafficSpec { virtual_services: t.virtual_services.clone(), ..Default::default() });
+    let traffic =
+        spec.traffic.as_ref().map(|t| serin_api::spec::TrafficSpec { virtual_services: t.virtual_services.clone(), ..Default::default() });
     let label = spec.version.as_ref().map(|v| serin_api::spec::VersionSpec { label: v.label.clone(), desired: None });
-    plan_of(&CanaryReleaseSpec { service: spec.service.clone(), version: label, suspend: Some(true), traffic, ..CanaryReleaseSpec::default() }).ok()
+    plan_of(&CanaryReleaseSpec {
+        service: spec.service.clone(),
+        version: label,
+        suspend: Some(true),
+        traffic,
+        ..CanaryReleaseSpec::default()
+    })
+    .ok()
 }
 
 /// What to ask the source for the rollout that runs now.
@@ -288,7 +306,8 @@ fn query(looked: &Looked<'_>, decision: &Decision) -> Option<(ArmQuery, Duration
         version: v.name.clone(),
         workload: ObjectName { namespace: namespace.clone(), name: v.workload.clone() },
     };
-    let mut edges: Vec<f64> = looked.plan.metrics().iter().filter_map(|m| if let Bad::SlowerThan { edge_ms } = m.bad { Some(edge_ms) } else { None }).collect();
+    let mut edges: Vec<f64> =
+        looked.plan.metrics().iter().filter_map(|m| if let Bad::SlowerThan { edge_ms } = m.bad { Some(edge_ms) } else { None }).collect();
     edges.sort_by(f64::total_cmp);
     edges.dedup();
     let interval = looked.plan.spec().interval;

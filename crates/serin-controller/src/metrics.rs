@@ -109,7 +109,10 @@ impl Metrics {
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();
         let version = env!("CARGO_PKG_VERSION");
-        let _ = writeln!(out, "# HELP serin_build_info The version that runs.\n# TYPE serin_build_info gauge\nserin_build_info{{version=\"{version}\"}} 1");
+        let _ = writeln!(
+            out,
+            "# HELP serin_build_info The version that runs.\n# TYPE serin_build_info gauge\nserin_build_info{{version=\"{version}\"}} 1"
+        );
         let _ = writeln!(out, "# HELP serin_releases CanaryReleases by phase.\n# TYPE serin_releases gauge");
         for (phase, n) in PHASES.iter().zip(&self.phases) {
             let _ = writeln!(out, "serin_releases{{phase=\"{phase}\"}} {}", n.load(Ordering::Relaxed));
@@ -125,11 +128,13 @@ impl Metrics {
         }
         self.poll_time.write(&mut out, "serin_poll_duration_seconds", "How long the source took to answer.");
         let aborts = self.aborts.load(Ordering::Relaxed);
-        let _ = writeln!(out, "# HELP serin_rollbacks_total Rollouts that went back.\n# TYPE serin_rollbacks_total counter\nserin_rollbacks_total {aborts}");
-        for (name, about, value) in [
-            ("serin_synced", "Whether the caches are filled.", &self.synced),
-            ("serin_leading", "Whether this one acts.", &self.leading),
-        ] {
+        let _ = writeln!(
+            out,
+            "# HELP serin_rollbacks_total Rollouts that went back.\n# TYPE serin_rollbacks_total counter\nserin_rollbacks_total {aborts}"
+        );
+        for (name, about, value) in
+            [("serin_synced", "Whether the caches are filled.", &self.synced), ("serin_leading", "Whether this one acts.", &self.leading)]
+        {
             let _ = writeln!(out, "# HELP {name} {about}\n# TYPE {name} gauge\n{name} {}", u8::from(value.load(Ordering::Relaxed)));
         }
         out
@@ -151,7 +156,8 @@ mod tests {
         let text = metrics.text();
         let all: Vec<_> = samples(&text, |_| true).collect();
         assert_eq!(all.len(), text.lines().filter(|l| !l.starts_with('#')).count());
-        let value = |name: &str, label: &str, wanted: &str| all.iter().find(|s| s.name == name && s.label(label) == wanted).map(|s| s.value);
+        let value =
+            |name: &str, label: &str, wanted: &str| all.iter().find(|s| s.name == name && s.label(label) == wanted).map(|s| s.value);
         assert_eq!(value("serin_releases", "phase", "Preparing"), Some(1.0));
         assert_eq!(value("serin_releases", "phase", "Idle"), Some(0.0));
         assert_eq!(value("serin_turn_duration_seconds_bucket", "le", "0.005"), Some(1.0));

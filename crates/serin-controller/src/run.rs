@@ -180,7 +180,12 @@ struct Engine {
 }
 
 impl Engine {
-    async fn go(&mut self, mut events: mpsc::Receiver<WatchEvent>, mut leading: tokio::sync::watch::Receiver<bool>, stop: &CancellationToken) -> Result<(), StartError> {
+    async fn go(
+        &mut self,
+        mut events: mpsc::Receiver<WatchEvent>,
+        mut leading: tokio::sync::watch::Receiver<bool>,
+        stop: &CancellationToken,
+    ) -> Result<(), StartError> {
         let mut batch = Vec::new();
         let mut elects = true;
         self.lead(*leading.borrow_and_update());
@@ -354,7 +359,9 @@ impl Engine {
         }
         match turn.query {
             Some((query, interval)) => {
-                let same = slot.query.as_ref().is_some_and(|(old, _)| old.rollout == query.rollout && old.stable == query.stable && old.canary == query.canary && old.source == query.source);
+                let same = slot.query.as_ref().is_some_and(|(old, _)| {
+                    old.rollout == query.rollout && old.stable == query.stable && old.canary == query.canary && old.source == query.source
+                });
                 if !same {
                     slot.cursor = None;
                     slot.answer = None;

@@ -46,7 +46,8 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, stop: Ca
                 let answer = answer(&request, &metrics);
                 async move { Ok::<_, std::convert::Infallible>(answer) }
             });
-            let connection = hyper::server::conn::http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+            let connection =
+                hyper::server::conn::http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "a connection broke off");
@@ -67,7 +68,9 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes
         "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "the caches are not filled yet: the log says which kind is waited for\n"),
         "/metrics" => {
             let mut response = Response::new(Full::new(Bytes::from(metrics.text())));
-            response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+            response
+                .headers_mut()
+                .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
             response
         }
         _ => plain(StatusCode::NOT_FOUND, "there is /healthz, /readyz and /metrics\n"),

@@ -70,7 +70,10 @@ mod tests {
 
     #[test]
     fn certain_shares_allow_no_other_count() {
-        assert_eq!([two_sided(0, 9, 0.0), two_sided(1, 9, 0.0), two_sided(9, 9, 1.0), two_sided(8, 9, 1.0), two_sided(0, 0, 0.3)], [1.0, 0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(
+            [two_sided(0, 9, 0.0), two_sided(1, 9, 0.0), two_sided(9, 9, 1.0), two_sided(8, 9, 1.0), two_sided(0, 0, 0.3)],
+            [1.0, 0.0, 1.0, 0.0, 1.0]
+        );
     }
 
     proptest! {

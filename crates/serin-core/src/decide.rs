@@ -94,7 +94,8 @@ impl<'a> Look<'a> {
         if self.next != *before || !self.actions.is_empty() {
             self.next.seq = before.seq + 1;
         }
-        let wants_traffic = matches!(self.next.phase, Phase::Preparing(_) | Phase::Progressing(_) | Phase::Paused(..) | Phase::Promoting(_));
+        let wants_traffic =
+            matches!(self.next.phase, Phase::Preparing(_) | Phase::Progressing(_) | Phase::Paused(..) | Phase::Promoting(_));
         if self.next.phase.name() != before.phase.name() {
             self.again();
         }

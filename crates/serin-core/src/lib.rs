@@ -10,14 +10,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-pub mod route;
-pub mod units;
-pub mod plan;
-pub mod observe;
-pub mod state;
-pub mod reason;
 pub mod action;
-pub mod decide;
-pub mod stats;
 pub mod binomial;
+pub mod decide;
+pub mod observe;
+pub mod plan;
+pub mod reason;
+pub mod route;
 pub mod simulate;
+pub mod state;
+pub mod stats;
+pub mod units;

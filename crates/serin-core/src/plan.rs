@@ -188,24 +188,39 @@ impl Plan {
             match step {
                 Step::Weight { weight, confirm, max_wait, hold } => {
                     if *weight >= Weight::ALL {
-                        problem(format!("spec.steps[{i}].weight"), "100 is no step: at 100 there is nothing to compare with; promotion sets it after the last step");
+                        problem(
+                            format!("spec.steps[{i}].weight"),
+                            "100 is no step: at 100 there is nothing to compare with; promotion sets it after the last step",
+                        );
                     }
                     if *weight < highest {
-                        problem(format!("spec.steps[{i}].weight"), "lower than a step before it: steps only go up; an abort goes down by itself");
+                        problem(
+                            format!("spec.steps[{i}].weight"),
+                            "lower than a step before it: steps only go up; an abort goes down by itself",
+                        );
                     }
                     if *weight == Weight::ZERO && *confirm {
-                        problem(format!("spec.steps[{i}].confirm"), "at weight 0 no request reaches the canary, so nothing can be confirmed: leave confirm out");
+                        problem(
+                            format!("spec.steps[{i}].confirm"),
+                            "at weight 0 no request reaches the canary, so nothing can be confirmed: leave confirm out",
+                        );
                     }
                     highest = highest.max(*weight);
                     if let Some(longest) = max_wait {
                         if !confirm {
-                            problem(format!("spec.steps[{i}].maxWait"), "only a confirm step waits for an answer: add confirm: true, or leave maxWait out");
+                            problem(
+                                format!("spec.steps[{i}].maxWait"),
+                                "only a confirm step waits for an answer: add confirm: true, or leave maxWait out",
+                            );
                         } else if longest < hold {
                             problem(format!("spec.steps[{i}].maxWait"), "shorter than the step's hold");
                         }
                     }
                 }
-                Step::Pause { .. } if i == 0 => problem("spec.steps[0].pause".into(), "a pause keeps the share of the step before it, and there is none: write {weight: 0} first"),
+                Step::Pause { .. } if i == 0 => problem(
+                    "spec.steps[0].pause".into(),
+                    "a pause keeps the share of the step before it, and there is none: write {weight: 0} first",
+                ),
                 Step::Pause { .. } => {}
             }
         }
@@ -216,7 +231,10 @@ impl Plan {
             problem("spec.analysis.interval".into(), "below 100ms");
         }
         if spec.metrics.is_empty() {
-            problem("spec.analysis.metrics".into(), "no metric: nothing could ever take the canary back; leave the field out for the default");
+            problem(
+                "spec.analysis.metrics".into(),
+                "no metric: nothing could ever take the canary back; leave the field out for the default",
+            );
         }
         let confirms = spec.steps.iter().any(|s| matches!(s, Step::Weight { confirm: true, .. }));
         for (i, (name, _, test)) in spec.metrics.iter().enumerate() {
@@ -224,7 +242,10 @@ impl Plan {
                 problem(format!("spec.analysis.metrics[{i}].name"), "used twice: each metric needs a name of its own");
             }
             if confirms && !test.can_pass() {
-                problem(format!("spec.analysis.metrics[{i}].margin"), "0: no number of requests can show that a canary is not worse by nothing; write a margin above 0, as 0.5%, or no confirm step");
+                problem(
+                    format!("spec.analysis.metrics[{i}].margin"),
+                    "0: no number of requests can show that a canary is not worse by nothing; write a margin above 0, as 0.5%, or no confirm step",
+                );
             }
         }
         if !problems.is_empty() {

@@ -138,7 +138,9 @@ pub struct Measured {
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = |c: &Counts| if c.x > 0.0 { format!("{} of {} ({})", count(c.x), count(c.n), percent(c.x / c.n)) } else { format!("0 of {}", count(c.n)) };
+        let side = |c: &Counts| {
+            if c.x > 0.0 { format!("{} of {} ({})", count(c.x), count(c.n), percent(c.x / c.n)) } else { format!("0 of {}", count(c.n)) }
+        };
         write!(f, "{} {} {} requests, {} {}", self.canary, self.verb, side(&self.canary_counts), self.stable, side(&self.stable_counts))
     }
 }
@@ -168,7 +170,13 @@ pub fn points(fraction: f64) -> String {
     if a >= 10.0 {
         return format!("{p:.0}");
     }
-    let text = if a >= 0.995 || a == 0.0 { format!("{p:.1}") } else if a >= 0.0995 { format!("{p:.2}") } else { format!("{p:.3}") };
+    let text = if a >= 0.995 || a == 0.0 {
+        format!("{p:.1}")
+    } else if a >= 0.0995 {
+        format!("{p:.2}")
+    } else {
+        format!("{p:.3}")
+    };
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text }
 }
 
@@ -190,7 +198,13 @@ impl Reason {
     pub(crate) fn only_observed(&mut self) {
         let acts = matches!(
             self,
-            Self::StepBegins { .. } | Self::Promotes { .. } | Self::Promoted { .. } | Self::GoesBack { .. } | Self::TakenBack { .. } | Self::AdvancedWithoutProof { .. } | Self::Bakes { .. }
+            Self::StepBegins { .. }
+                | Self::Promotes { .. }
+                | Self::Promoted { .. }
+                | Self::GoesBack { .. }
+                | Self::TakenBack { .. }
+                | Self::AdvancedWithoutProof { .. }
+                | Self::Bakes { .. }
         );
         if acts {
             *self = Self::Would { code: self.code().to_string(), what: self.to_string() };
@@ -257,23 +271,39 @@ impl fmt::Display for Reason {
             Self::Serving { stable } => write!(f, "{stable} serves every request"),
             Self::NoVersion { service } => write!(f, "no Deployment with a version label stands behind Service {service}: apply one"),
             Self::DesiredMissing { desired, present } => {
-                write!(f, "waits: no Deployment behind the service has version {desired}; there is {}", if present.is_empty() { "none".to_string() } else { list(present) })
+                write!(
+                    f,
+                    "waits: no Deployment behind the service has version {desired}; there is {}",
+                    if present.is_empty() { "none".to_string() } else { list(present) }
+                )
             }
             Self::DesiredJudged { desired } => {
-                write!(f, "{desired} is wanted, and was there when Serin came, so it starts nothing by itself; serin retry puts it on trial")
+                write!(
+                    f,
+                    "{desired} is wanted, and was there when Serin came, so it starts nothing by itself; serin retry puts it on trial"
+                )
             }
             Self::Obstacle { what, .. } => f.write_str(what),
             Self::Braked { by } => write!(f, "nothing moves forward: {by}"),
-            Self::TakenBack { canary, why } => write!(f, "{canary} was taken back: {why}; it is not tried again until it changes or someone retries"),
-            Self::DriftAtRest { manager, version, to } => write!(f, "{manager} gave {version} {to} of the requests; no rollout runs, so Serin leaves it"),
+            Self::TakenBack { canary, why } => {
+                write!(f, "{canary} was taken back: {why}; it is not tried again until it changes or someone retries")
+            }
+            Self::DriftAtRest { manager, version, to } => {
+                write!(f, "{manager} gave {version} {to} of the requests; no rollout runs, so Serin leaves it")
+            }
             Self::PutBack { manager, version, to, ready, needed } => {
-                write!(f, "{manager} gave {version} {to} of the requests, for which it needs {needed} ready pods and has {ready}: put back, this once")
+                write!(
+                    f,
+                    "{manager} gave {version} {to} of the requests, for which it needs {needed} ready pods and has {ready}: put back, this once"
+                )
             }
             Self::PutBackUndone { manager, version, to, ready, needed } => write!(
                 f,
                 "{manager} gives {version} {to} of the requests again, for which it needs {needed} ready pods and has {ready}; it was put back once and is not fought over: set the weights in what {manager} applies"
             ),
-            Self::StableChanged { stable } => write!(f, "{stable} changed its pod template in place: no canary can be made of the version that serves"),
+            Self::StableChanged { stable } => {
+                write!(f, "{stable} changed its pod template in place: no canary can be made of the version that serves")
+            }
             Self::Adopted { stable, canary, share, step } => {
                 write!(f, "found {canary} at {share} beside {stable}: paused at step {} until someone resumes", step + 1)
             }
@@ -281,7 +311,9 @@ impl fmt::Display for Reason {
             Self::StepBegins { canary, step, steps, from, to } => write!(f, "{canary} {from} → {to} (step {} of {steps})", step + 1),
             Self::Promotes { canary, from } => write!(f, "{canary} {from} → 100 % (promotion)"),
             Self::Routing { canary, to } => write!(f, "{canary} gets {to}: waits until every route shows it"),
-            Self::Holds { canary, share, left } => write!(f, "{canary} holds {share}: no sign of harm; goes on in about {}", duration_text(*left)),
+            Self::Holds { canary, share, left } => {
+                write!(f, "{canary} holds {share}: no sign of harm; goes on in about {}", duration_text(*left))
+            }
             Self::StepsPassed { canary, fit } => {
                 write!(f, "{canary} passed every step")?;
                 fit.iter().try_for_each(|m| write!(f, "; {m}"))
@@ -296,14 +328,25 @@ impl fmt::Display for Reason {
                 }
             }
             Self::WaitsForSubset { canary, refusal: None } => write!(f, "waits until the subset of {canary} is there"),
-            Self::WaitsForSubset { canary, refusal: Some(why) } => write!(f, "waits: no DestinationRule has a subset for {canary}, and Serin may not write one: {why}"),
+            Self::WaitsForSubset { canary, refusal: Some(why) } => {
+                write!(f, "waits: no DestinationRule has a subset for {canary}, and Serin may not write one: {why}")
+            }
             Self::WaitsForDestination { canary, route } => write!(f, "waits until VirtualService {route} names {canary}"),
             Self::NoRoute { service } => write!(f, "waits: no VirtualService sends to Service {service}, so there is no share to set"),
             Self::WaitsForGross { measured, more } => {
-                write!(f, "waits for evidence: {measured}; faults of 20 points are not excluded yet{}", more_requests(*more, &measured.canary, None))
+                write!(
+                    f,
+                    "waits for evidence: {measured}; faults of 20 points are not excluded yet{}",
+                    more_requests(*more, &measured.canary, None)
+                )
             }
             Self::WaitsForFitness { measured, margin, more, time } => {
-                write!(f, "not known yet: {measured}; {} points are allowed{}", points(*margin), more_requests(*more, &measured.canary, *time))
+                write!(
+                    f,
+                    "not known yet: {measured}; {} points are allowed{}",
+                    points(*margin),
+                    more_requests(*more, &measured.canary, *time)
+                )
             }
             Self::Suspects { measured, p } => write!(f, "stays, as harm is suspected: {measured} (p = {p:.3}, always valid)"),
             Self::NoTraffic { service, since, last } => {
@@ -319,17 +362,31 @@ impl fmt::Display for Reason {
             }
             Self::WaitsForSource { since } => write!(f, "waits for the first reading of the metrics ({})", duration_text(*since)),
             Self::Source { problem: SourceProblem::Unreachable { what }, since } => {
-                write!(f, "waits: the source of metrics has not answered for {}: {what}; weights stay, an abort works without it", duration_text(*since))
+                write!(
+                    f,
+                    "waits: the source of metrics has not answered for {}: {what}; weights stay, an abort works without it",
+                    duration_text(*since)
+                )
             }
             Self::Source { problem: SourceProblem::Stale { age_s }, since } => {
                 write!(f, "waits: the newest metrics are {age_s}s old (for {}); weights stay", duration_text(*since))
             }
             Self::Source { problem: SourceProblem::Missing { what }, .. } => write!(f, "waits: {what}"),
             Self::Unattributed { requests } => {
-                write!(f, "stays: {} requests found no healthy pod though both versions have ready ones; whose fault it is cannot be told", count(*requests))
+                write!(
+                    f,
+                    "stays: {} requests found no healthy pod though both versions have ready ones; whose fault it is cannot be told",
+                    count(*requests)
+                )
             }
             Self::ShareOff { set, seen, canary, total } => {
-                write!(f, "waits: set {set}, seen {} ({} of {} requests); the callers do not follow the route", percent(*seen), count(*canary), count(*total))
+                write!(
+                    f,
+                    "waits: set {set}, seen {} ({} of {} requests); the callers do not follow the route",
+                    percent(*seen),
+                    count(*canary),
+                    count(*total)
+                )
             }
             Self::BothFail { measured } => write!(f, "stays: both versions fail, so it is not the canary's doing: {measured}"),
             Self::StableDown { stable } => write!(f, "stays: {stable} has no ready pod, so taking the canary back would be the outage"),
@@ -342,7 +399,12 @@ impl fmt::Display for Reason {
                 write!(f, " are allowed (chance of so much by accident: less than 1 in {} over the whole rollout)", count(1.0 / alpha))
             }
             Self::OverLimit { measured, max, alpha } => {
-                write!(f, "{measured}; {} is the limit (chance of so much by accident: less than 1 in {} over the whole rollout)", percent(*max), count(1.0 / alpha))
+                write!(
+                    f,
+                    "{measured}; {} is the limit (chance of so much by accident: less than 1 in {} over the whole rollout)",
+                    percent(*max),
+                    count(1.0 / alpha)
+                )
             }
             Self::GoesBack { canary, from, why } => write!(f, "{canary} {from} → 0 %: {why}"),
             Self::AdvancedWithoutProof { measured } => {

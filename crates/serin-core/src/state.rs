@@ -399,7 +399,9 @@ impl fmt::Display for PauseCause {
             Self::Drift { manager, to, .. } => {
                 write!(f, "paused: weights were changed by {manager} to {}/{}; resume sets the step's weight again", to.rest(), to)
             }
-            Self::Unreachable => f.write_str("paused: callers were refused after the last change (no such cluster at their proxy), which was taken back"),
+            Self::Unreachable => {
+                f.write_str("paused: callers were refused after the last change (no such cluster at their proxy), which was taken back")
+            }
         }
     }
 }

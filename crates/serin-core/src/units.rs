@@ -131,7 +131,9 @@ impl VersionName {
         if bytes.len() <= 63 && ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|b| inner(*b)) {
             Ok(Self(text.to_string()))
         } else {
-            Err(format!("{text:?} is no label value: at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit"))
+            Err(format!(
+                "{text:?} is no label value: at most 63 letters, digits, '-', '_' and '.', beginning and ending with a letter or digit"
+            ))
         }
     }
 
@@ -183,7 +185,8 @@ mod tests {
 
     #[test]
     fn weights_read_as_people_write_them() {
-        for (text, parts) in [("10", 10_000), ("10%", 10_000), ("0.5%", 500), ("0", 0), ("100%", 100_000), ("0.001%", 1), ("33.3", 33_300)] {
+        for (text, parts) in [("10", 10_000), ("10%", 10_000), ("0.5%", 500), ("0", 0), ("100%", 100_000), ("0.001%", 1), ("33.3", 33_300)]
+        {
             assert_eq!(Weight::parse(text).map(Weight::parts), Ok(parts), "{text}");
         }
         for text in ["", "%", "-1", "101", "100.001%", "1.2345%", "ten", "1e2", ".5%", "5.%", "99999999999"] {

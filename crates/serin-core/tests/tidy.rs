@@ -88,13 +88,20 @@ fn arrows_point_up() {
 #[test]
 fn the_core_has_no_outside() {
     let lib = fs::read_to_string(root().join("crates/serin-core/src/lib.rs")).expect("the core");
-    assert!(lib.contains("\n#![no_std]\n"), "crates/serin-core/src/lib.rs: #![no_std] is gone: it is what keeps files, sockets and clocks out");
+    assert!(
+        lib.contains("\n#![no_std]\n"),
+        "crates/serin-core/src/lib.rs: #![no_std] is gone: it is what keeps files, sockets and clocks out"
+    );
 }
 
 #[test]
 fn every_file_says_what_it_is_for() {
     let purpose = |text: &str| text.lines().next().is_some_and(|l| l.starts_with("//! ") && l.len() > 12);
-    let without: Vec<String> = sources().iter().filter(|(_, t)| !purpose(t)).map(|(p, _)| format!("{}:1: begin with `//!` and the purpose of the file", shown(p))).collect();
+    let without: Vec<String> = sources()
+        .iter()
+        .filter(|(_, t)| !purpose(t))
+        .map(|(p, _)| format!("{}:1: begin with `//!` and the purpose of the file", shown(p)))
+        .collect();
     none(&without);
 }
 
@@ -105,7 +112,12 @@ fn one_clock() {
     let mut findings = Vec::new();
     for (path, text) in sources() {
         let name = shown(&path);
-        if name.starts_with("crates/serin/") || name.contains("/tests/") || name.contains("/examples/") || name.contains("/bin/") || name.starts_with("tests/") {
+        if name.starts_with("crates/serin/")
+            || name.contains("/tests/")
+            || name.contains("/examples/")
+            || name.contains("/bin/")
+            || name.starts_with("tests/")
+        {
             continue;
         }
         let product = text.split("#[cfg(test)]").next().unwrap_or_default();
@@ -130,7 +142,11 @@ fn every_message_has_its_entry() {
         let arms = text.lines().filter(|l| l.trim_start().starts_with("Self::") && l.contains("=> \"") && l.trim_end().ends_with("\","));
         codes.extend(arms.filter_map(in_quotes));
     }
-    for (path, before) in [("crates/serin-controller/src/observe/seen.rs", "make(\""), ("crates/serin-controller/src/observe/seen.rs", "code: \""), ("crates/serin-controller/src/look.rs", "code: \"")] {
+    for (path, before) in [
+        ("crates/serin-controller/src/observe/seen.rs", "make(\""),
+        ("crates/serin-controller/src/observe/seen.rs", "code: \""),
+        ("crates/serin-controller/src/look.rs", "code: \""),
+    ] {
         codes.extend(read(path).split(before).skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)));
     }
     let is_code = |c: &String| c.starts_with(char::is_uppercase) && c.chars().all(char::is_alphanumeric);
@@ -138,7 +154,10 @@ fn every_message_has_its_entry() {
     codes.sort();
     codes.dedup();
     assert!(codes.len() > 60, "found {} codes only: the pattern above no longer fits", codes.len());
-    let lacks = codes.iter().filter(|c| !docs.contains(&format!("`{c}`"))).map(|c| format!("docs/operations.md: no entry for `{c}`: say what it means and what to do"));
+    let lacks = codes
+        .iter()
+        .filter(|c| !docs.contains(&format!("`{c}`")))
+        .map(|c| format!("docs/operations.md: no entry for `{c}`: say what it means and what to do"));
     let first_cells = docs.lines().filter(|l| l.starts_with("| `")).filter_map(|l| l.split('|').nth(1));
     let named = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect::<Vec<_>>();
     let gone = named.iter().filter(|c| !codes.contains(c)).map(|c| format!("docs/operations.md: `{c}` is said nowhere any more"));

@@ -169,7 +169,8 @@ impl Lab {
             addresses: BTreeMap::new(),
         };
         serving.write_kubeconfig(&format!("serin-{name}"), &info.kubeconfig)?;
-        let mesh_config = config.envoy.map(|envoy| MeshConfig { self_exe: config.self_exe.clone(), envoy, dir: dir.join("envoy"), ips: ips.clone() });
+        let mesh_config =
+            config.envoy.map(|envoy| MeshConfig { self_exe: config.self_exe.clone(), envoy, dir: dir.join("envoy"), ips: ips.clone() });
         let workload = WorkloadConfig { self_exe: config.self_exe, logs, exec: config.exec, ips, images: config.images };
         let housekeeping = api.clone();
         let ended = stop.clone();

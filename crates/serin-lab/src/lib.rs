@@ -4,8 +4,8 @@
 //! `mesh` (routes become Envoy's), `lab` (all of it started together). It knows nothing of Serin's other crates:
 //! it reads the CRDs' YAML as any API server does.
 
-pub mod store;
 pub mod api;
-pub mod workloads;
-pub mod mesh;
 pub mod lab;
+pub mod mesh;
+pub mod store;
+pub mod workloads;

@@ -113,7 +113,11 @@ pub(crate) fn run() -> Exit {
 pub(crate) fn command_for(program: Option<&OsString>) -> clap::Command {
     let name = program.and_then(|p| Path::new(p).file_stem()).map(|n| n.to_string_lossy().into_owned());
     let command = Cli::command();
-    if name.as_deref().is_some_and(|n| n.starts_with("kubectl-serin")) { command.bin_name("kubectl serin") } else { command.bin_name("serin") }
+    if name.as_deref().is_some_and(|n| n.starts_with("kubectl-serin")) {
+        command.bin_name("kubectl serin")
+    } else {
+        command.bin_name("serin")
+    }
 }
 
 fn usage(error: &clap::Error) -> Exit {
@@ -128,7 +132,8 @@ fn usage(error: &clap::Error) -> Exit {
 }
 
 fn start(cli: Cli) -> Result<Exit, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::new(format!("cannot start: {e}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::new(format!("cannot start: {e}")))?;
     let exit = runtime.block_on(dispatch(cli));
     // Tasks that hang on a socket must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
@@ -176,9 +181,17 @@ async fn ask(command: Command, color: out::Color) -> Result<Exit, Failure> {
         Command::Abort(args) => cmd::abort::run(args.args, &args.cluster).await,
         Command::History(args) => cmd::history::run(args.args, &args.cluster).await,
         Command::Verify(args) => cmd::verify::run(args.args, &args.cluster).await,
-        Command::Bench(_) | Command::Soak(_) | Command::Demo(_) | Command::Lab(_) | Command::Controller(_) | Command::Completions(_) | Command::Explain(_) | Command::Install(_) | Command::Uninstall(_) | Command::Simulate(_) | Command::Replay(_) => {
-            Err(Failure::new("this command does not run here"))
-        }
+        Command::Bench(_)
+        | Command::Soak(_)
+        | Command::Demo(_)
+        | Command::Lab(_)
+        | Command::Controller(_)
+        | Command::Completions(_)
+        | Command::Explain(_)
+        | Command::Install(_)
+        | Command::Uninstall(_)
+        | Command::Simulate(_)
+        | Command::Replay(_) => Err(Failure::new("this command does not run here")),
     }
 }
 

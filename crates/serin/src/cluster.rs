@@ -74,7 +74,8 @@ impl ClusterArgs {
             let failure = Failure::new(format!("cannot use the kubeconfig: {e}"));
             match &self.context {
                 Some(context) if !contexts.contains(context) => {
-                    Failure::new(format!("the kubeconfig has no context {context}; there is {}", listed(&contexts))).hint("kubectl config get-contexts")
+                    Failure::new(format!("the kubeconfig has no context {context}; there is {}", listed(&contexts)))
+                        .hint("kubectl config get-contexts")
                 }
                 _ => failure.hint("kubectl config view"),
             }
@@ -132,9 +133,13 @@ impl Cluster {
         match api.get_opt(name).await {
             Ok(Some(release)) => Ok(release),
             Ok(None) => {
-                let all = api.list(&ListParams::default()).await.map_err(|e| self.failed(&format!("list CanaryReleases in namespace {}", self.namespace), &e))?;
+                let all = api
+                    .list(&ListParams::default())
+                    .await
+                    .map_err(|e| self.failed(&format!("list CanaryReleases in namespace {}", self.namespace), &e))?;
                 let names: Vec<String> = all.iter().map(ResourceExt::name_any).collect();
-                Err(Failure::new(format!("no CanaryRelease {name} in namespace {}; there is {}", self.namespace, listed(&names))).hint(if names.is_empty() { "serin get -A" } else { "serin get" }))
+                Err(Failure::new(format!("no CanaryRelease {name} in namespace {}; there is {}", self.namespace, listed(&names)))
+                    .hint(if names.is_empty() { "serin get -A" } else { "serin get" }))
             }
             Err(e) => Err(self.failed(&format!("read CanaryRelease {}/{name}", self.namespace), &e)),
         }
@@ -151,13 +156,19 @@ impl Cluster {
                 }
             }
             kube::Error::Api(status) if status.code == 401 => {
-                Failure::new(format!("cannot {tried}: {} does not know the credentials of the kubeconfig", self.server)).hint("kubectl auth whoami")
+                Failure::new(format!("cannot {tried}: {} does not know the credentials of the kubeconfig", self.server))
+                    .hint("kubectl auth whoami")
             }
-            kube::Error::Api(status) if status.code == 404 && status.reason.is_empty() || matches!(error, kube::Error::Api(s) if s.code == 404 && s.message.contains("page not found")) => {
-                Failure::new(format!("cannot {tried}: {} does not know the kind CanaryRelease ({})", self.server, status_text(error))).hint("serin install --crds | kubectl apply -f -")
+            kube::Error::Api(status)
+                if status.code == 404 && status.reason.is_empty()
+                    || matches!(error, kube::Error::Api(s) if s.code == 404 && s.message.contains("page not found")) =>
+            {
+                Failure::new(format!("cannot {tried}: {} does not know the kind CanaryRelease ({})", self.server, status_text(error)))
+                    .hint("serin install --crds | kubectl apply -f -")
             }
             kube::Error::Api(status) => Failure::new(format!("cannot {tried}: {}", status.message)),
-            _ => Failure::new(format!("cannot {tried}: {} does not answer: {}", self.server.trim_end_matches('/'), chain(error))).hint("kubectl cluster-info"),
+            _ => Failure::new(format!("cannot {tried}: {} does not answer: {}", self.server.trim_end_matches('/'), chain(error)))
+                .hint("kubectl cluster-info"),
         }
     }
 }
@@ -251,15 +262,21 @@ mod tests {
     #[test]
     fn a_right_that_lacks_is_told_with_the_lines_that_give_it() {
         let said = r#"canaryreleases.serin.dev "cart" is forbidden: User "jane" cannot patch resource "canaryreleases/status" in API group "serin.dev" in the namespace "shop""#;
-        assert_eq!(grant(said).expect("lines"), [
-            "kubectl create role serin-patch --verb=patch --resource=canaryreleases.serin.dev/status -n shop",
-            "kubectl create rolebinding serin-patch --role=serin-patch --user=jane -n shop",
-        ]);
+        assert_eq!(
+            grant(said).expect("lines"),
+            [
+                "kubectl create role serin-patch --verb=patch --resource=canaryreleases.serin.dev/status -n shop",
+                "kubectl create rolebinding serin-patch --role=serin-patch --user=jane -n shop",
+            ]
+        );
         let said = r#"pods is forbidden: User "system:serviceaccount:serin-system:serin" cannot list resource "pods" in API group "" at the cluster scope"#;
-        assert_eq!(grant(said).expect("lines"), [
-            "kubectl create clusterrole serin-list --verb=list --resource=pods",
-            "kubectl create clusterrolebinding serin-list --clusterrole=serin-list --serviceaccount=serin-system:serin",
-        ]);
+        assert_eq!(
+            grant(said).expect("lines"),
+            [
+                "kubectl create clusterrole serin-list --verb=list --resource=pods",
+                "kubectl create clusterrolebinding serin-list --clusterrole=serin-list --serviceaccount=serin-system:serin",
+            ]
+        );
         assert_eq!(grant("forbidden by a webhook"), None);
     }
 }

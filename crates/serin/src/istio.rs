@@ -65,7 +65,8 @@ impl Mesh {
                 Err(e) => return Err(cluster.failed(&format!("list VirtualServices in namespace {namespace}"), &e)),
             }
         }
-        Err(Failure::new(format!("{} does not know VirtualServices: is Istio there?", cluster.server)).hint("kubectl api-resources --api-group networking.istio.io"))
+        Err(Failure::new(format!("{} does not know VirtualServices: is Istio there?", cluster.server))
+            .hint("kubectl api-resources --api-group networking.istio.io"))
     }
 
     /// The rules that callers of the service's own namespace use.
@@ -79,11 +80,20 @@ impl Mesh {
     }
 
     /// The VirtualServices that send to the service, and names of the routes of each that count; all, if none are named.
-    pub(crate) fn routes<'a>(&'a self, service: &ServiceName, named: Option<&'a [serin_api::spec::VirtualServiceRef]>) -> Vec<(&'a Value, Option<&'a [String]>)> {
+    pub(crate) fn routes<'a>(
+        &'a self,
+        service: &ServiceName,
+        named: Option<&'a [serin_api::spec::VirtualServiceRef]>,
+    ) -> Vec<(&'a Value, Option<&'a [String]>)> {
         let name = |vs: &Value| vs.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_string();
         match named {
-            Some(named) => named.iter().filter_map(|n| self.virtual_services.iter().find(|vs| name(vs) == n.name).map(|vs| (vs, n.routes.as_deref()))).collect(),
-            None => self.virtual_services.iter().filter(|vs| !route::look(vs, service, None).splits.is_empty()).map(|vs| (vs, None)).collect(),
+            Some(named) => named
+                .iter()
+                .filter_map(|n| self.virtual_services.iter().find(|vs| name(vs) == n.name).map(|vs| (vs, n.routes.as_deref())))
+                .collect(),
+            None => {
+                self.virtual_services.iter().filter(|vs| !route::look(vs, service, None).splits.is_empty()).map(|vs| (vs, None)).collect()
+            }
         }
     }
 

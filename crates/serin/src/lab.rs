@@ -48,7 +48,12 @@ impl RunningLab {
         let begin = Instant::now();
         // A lab that nobody has to find leaves nothing behind.
         let temporary = match options.name {
-            None => Some(tempfile::Builder::new().prefix("serin-lab-").tempdir().map_err(|e| Failure::new(format!("cannot make a temporary folder: {e}")))?),
+            None => Some(
+                tempfile::Builder::new()
+                    .prefix("serin-lab-")
+                    .tempdir()
+                    .map_err(|e| Failure::new(format!("cannot make a temporary folder: {e}")))?,
+            ),
             Some(_) => None,
         };
         let config = LabConfig {

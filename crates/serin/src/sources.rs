@@ -76,7 +76,9 @@ impl Prometheus {
     /// # Errors
     /// A file that cannot be read, or what of the description cannot be used.
     pub(crate) fn source(&self, clock: &Clock) -> Result<Source, Failure> {
-        let read = |file: &Option<PathBuf>| file.as_ref().map(|p| std::fs::read(p).map_err(|e| Failure::new(format!("cannot read {}: {e}", p.display())))).transpose();
+        let read = |file: &Option<PathBuf>| {
+            file.as_ref().map(|p| std::fs::read(p).map_err(|e| Failure::new(format!("cannot read {}: {e}", p.display())))).transpose()
+        };
         let identity = match (read(&self.certificate_file)?, read(&self.key_file)?) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
@@ -98,7 +100,8 @@ impl Prometheus {
             replica_labels: self.replica_labels.clone().unwrap_or_else(|| usual.replica_labels.clone()),
             ..usual
         };
-        let source = serin_controller::Prometheus::new(&options, clock.clone()).map_err(|e| Failure::new(format!("cannot ask Prometheus: {e}")))?;
+        let source =
+            serin_controller::Prometheus::new(&options, clock.clone()).map_err(|e| Failure::new(format!("cannot ask Prometheus: {e}")))?;
         Ok(Source::Custom(Arc::new(source)))
     }
 }
@@ -118,7 +121,9 @@ fn parse(text: &str, mut config: Config) -> Result<Config, Failure> {
     let mut names = BTreeSet::new();
     for named in &file.sources {
         let source = match (&named.prometheus, &named.proxies) {
-            (Some(prometheus), None) => prometheus.source(&config.clock).map_err(|f| Failure { what: format!("source {}: {}", named.name, f.what), ..f })?,
+            (Some(prometheus), None) => {
+                prometheus.source(&config.clock).map_err(|f| Failure { what: format!("source {}: {}", named.name, f.what), ..f })?
+            }
             (None, Some(proxies)) => Source::Proxies { port: proxies.port.unwrap_or(PROXIES_PORT) },
             _ => return Err(Failure::new(format!("source {}: exactly one of prometheus and proxies", named.name)).hint(SHAPE)),
         };
@@ -127,10 +132,15 @@ fn parse(text: &str, mut config: Config) -> Result<Config, Failure> {
         }
         config.sources.insert(named.name.clone(), source);
     }
-    let usual = file.default_source.as_ref().or(file.sources.first().map(|s| &s.name)).ok_or_else(|| Failure::new("it names no source").hint(SHAPE))?;
+    let usual = file
+        .default_source
+        .as_ref()
+        .or(file.sources.first().map(|s| &s.name))
+        .ok_or_else(|| Failure::new("it names no source").hint(SHAPE))?;
     let listed: Vec<String> = names.into_iter().collect();
     let source = config.sources.get(usual).cloned();
-    config.source = source.ok_or_else(|| Failure::new(format!("defaultSource: there is no source {usual}; there is {}", crate::cluster::listed(&listed))))?;
+    config.source = source
+        .ok_or_else(|| Failure::new(format!("defaultSource: there is no source {usual}; there is {}", crate::cluster::listed(&listed))))?;
     Ok(config)
 }
 

@@ -45,8 +45,11 @@ pub(crate) fn expected(mesh: &Mesh, service: &ServiceName, label: &str) -> Resul
     let mut candidates: Vec<&Value> = mesh.virtual_services.iter().filter(|vs| !route::look(vs, service, None).splits.is_empty()).collect();
     candidates.sort_by_key(|vs| std::cmp::Reverse(bound(vs)));
     let Some(vs) = candidates.first() else {
-        return Err(Failure::new(format!("no VirtualService in namespace {} sends to Service {} by subset, so no share is set", service.namespace, service.name))
-            .hint(format!("kubectl get virtualservice -n {} -o yaml", service.namespace)));
+        return Err(Failure::new(format!(
+            "no VirtualService in namespace {} sends to Service {} by subset, so no share is set",
+            service.namespace, service.name
+        ))
+        .hint(format!("kubectl get virtualservice -n {} -o yaml", service.namespace)));
     };
     let name = vs.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_string();
     let splits = route::look(vs, service, None).splits;
@@ -69,7 +72,14 @@ pub(crate) fn expected(mesh: &Mesh, service: &ServiceName, label: &str) -> Resul
         return Err(Failure::new(format!("VirtualService {name} gives no weight to Service {}", service.name)));
     }
     shares.values_mut().for_each(|s| *s /= total);
-    let gateways = vs.pointer("/spec/gateways").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(ToString::to_string).collect();
+    let gateways = vs
+        .pointer("/spec/gateways")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(ToString::to_string)
+        .collect();
     Ok(Expected { virtual_service: name, gateways, in_mesh: in_mesh(vs), shares, written: written.join("/") })
 }
 
@@ -124,7 +134,11 @@ impl Verdict {
     pub(crate) fn sentence(&self, written: &str) -> String {
         let Some(v) = self.told() else { return "no request was answered by any version".to_string() };
         let seen = format!("{} gets {} of {} requests", v.version, tenths(v.seen), count(self.requests as f64));
-        if self.agrees { format!("{seen}; {written} set, p = {:.2}", v.p) } else { format!("{seen}, not {}", tenths(v.set).replace(".0 %", " %")) }
+        if self.agrees {
+            format!("{seen}; {written} set, p = {:.2}", v.p)
+        } else {
+            format!("{seen}, not {}", tenths(v.set).replace(".0 %", " %"))
+        }
     }
 }
 
@@ -140,7 +154,10 @@ pub(crate) fn because(expected: &Expected) -> Option<String> {
             [one] => format!("gateway {one}"),
             many => format!("gateways {}", many.join(", ")),
         };
-        format!("VirtualService {} is bound to {gateways} only: callers inside the mesh bypass it and reach every pod of the Service", expected.virtual_service)
+        format!(
+            "VirtualService {} is bound to {gateways} only: callers inside the mesh bypass it and reach every pod of the Service",
+            expected.virtual_service
+        )
     })
 }
 

@@ -132,10 +132,21 @@ fn a_policy_may_say_what_a_release_may_but_for_what_is_its_own() {
     };
     let [release, policy] = serin_api::definitions().map(|d| fields(&d));
     let own: Vec<&str> = release.difference(&policy).map(String::as_str).collect();
-    assert_eq!(own, [
-        "spec.policy", "spec.service", "spec.traffic.destinations", "spec.traffic.virtualServices", "spec.traffic.virtualServices[].name",
-        "spec.traffic.virtualServices[].routes", "spec.version.desired",
-    ]);
+    assert_eq!(
+        own,
+        [
+            "spec.policy",
+            "spec.service",
+            "spec.traffic.destinations",
+            "spec.traffic.virtualServices",
+            "spec.traffic.virtualServices[].name",
+            "spec.traffic.virtualServices[].routes",
+            "spec.version.desired",
+        ]
+    );
     let more: Vec<&str> = policy.difference(&release).map(String::as_str).collect();
-    assert_eq!(more, ["spec.freeze", "spec.windows", "spec.windows[].days", "spec.windows[].from", "spec.windows[].timeZone", "spec.windows[].to"]);
+    assert_eq!(
+        more,
+        ["spec.freeze", "spec.windows", "spec.windows[].days", "spec.windows[].from", "spec.windows[].timeZone", "spec.windows[].to"]
+    );
 }

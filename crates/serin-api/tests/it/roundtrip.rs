@@ -7,7 +7,9 @@ use serin_api::status::{CanaryReleaseStatus, Checkpoint};
 use serin_api::{CheckpointError, checkpoint, state_of};
 use serin_core::observe::{RequestAction, SourceProblem};
 use serin_core::reason::{Measured, Reason};
-use serin_core::state::{PutBack, Down, Bake, EndCause, Handled, Hurry, Outcome, Past, PauseCause, Phase, Rollout, Served, State, Target, Version};
+use serin_core::state::{
+    Bake, Down, EndCause, Handled, Hurry, Outcome, Past, PauseCause, Phase, PutBack, Rollout, Served, State, Target, Version,
+};
 use serin_core::stats::{Analysis, Batch, Counting, Counts, MetricTest, Settings, Split, Test};
 use serin_core::units::{Timestamp, VersionName, Weight};
 
@@ -33,7 +35,13 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn number() -> impl Strategy<Value = f64> {
-    prop_oneof![any::<f64>().prop_filter("finite", |v| v.is_finite()), Just(0.1 + 0.2), Just(-0.0), Just(f64::MIN_POSITIVE / 2.0), (0..1_000_000_u32).prop_map(f64::from)]
+    prop_oneof![
+        any::<f64>().prop_filter("finite", |v| v.is_finite()),
+        Just(0.1 + 0.2),
+        Just(-0.0),
+        Just(f64::MIN_POSITIVE / 2.0),
+        (0..1_000_000_u32).prop_map(f64::from)
+    ]
 }
 
 fn counts() -> impl Strategy<Value = Counts> {
@@ -47,29 +55,36 @@ fn served() -> impl Strategy<Value = Served> {
 /// Evidence as judging batches leaves it.
 fn analysis() -> BoxedStrategy<Analysis> {
     let batch = (0..400_u32, 0..50_u32, 0..4000_u32, 0..50_u32);
-    prop::collection::vec((batch, any::<bool>()), 0..20).prop_map(|batches| {
-        let tests = [MetricTest { test: Test::Compare { margin: 0.005, ratio: 1.0 }, weight: 0.5 }, MetricTest { test: Test::Limit { max: 0.02 }, weight: 0.5 }];
-        let settings = Settings { alpha: 0.05, beta: 0.05, bursts: serin_core::stats::Bursts::Auto, interval_s: 0.7 };
-        let mut analysis = Analysis::new(&tests, &[]);
-        analysis.start_step();
-        for ((nc, xc, ns, xs), full) in batches {
-            let counts = |n: u32, x: u32| Counts { n: f64::from(n), x: f64::from(x.min(n)) };
-            let batch = Batch { canary: counts(nc, xc), stable: counts(ns, xs) };
-            let counting = if full { Counting::Full } else { Counting::HarmOnly };
-            analysis.judge(&tests, &settings, &[Some(batch), Some(batch)], 0.7, counting);
-        }
-        analysis
-    }).boxed()
+    prop::collection::vec((batch, any::<bool>()), 0..20)
+        .prop_map(|batches| {
+            let tests = [
+                MetricTest { test: Test::Compare { margin: 0.005, ratio: 1.0 }, weight: 0.5 },
+                MetricTest { test: Test::Limit { max: 0.02 }, weight: 0.5 },
+            ];
+            let settings = Settings { alpha: 0.05, beta: 0.05, bursts: serin_core::stats::Bursts::Auto, interval_s: 0.7 };
+            let mut analysis = Analysis::new(&tests, &[]);
+            analysis.start_step();
+            for ((nc, xc, ns, xs), full) in batches {
+                let counts = |n: u32, x: u32| Counts { n: f64::from(n), x: f64::from(x.min(n)) };
+                let batch = Batch { canary: counts(nc, xc), stable: counts(ns, xs) };
+                let counting = if full { Counting::Full } else { Counting::HarmOnly };
+                analysis.judge(&tests, &settings, &[Some(batch), Some(batch)], 0.7, counting);
+            }
+            analysis
+        })
+        .boxed()
 }
 
 fn split() -> BoxedStrategy<Split> {
-    prop::collection::vec((0..500_u32, 0..500_u32), 0..5).prop_map(|readings| {
-        let mut split = Split::default();
-        for (n, c) in readings {
-            split.update(0.1, f64::from(n + c), f64::from(c));
-        }
-        split
-    }).boxed()
+    prop::collection::vec((0..500_u32, 0..500_u32), 0..5)
+        .prop_map(|readings| {
+            let mut split = Split::default();
+            for (n, c) in readings {
+                split.update(0.1, f64::from(n + c), f64::from(c));
+            }
+            split
+        })
+        .boxed()
 }
 
 fn rollout() -> BoxedStrategy<Rollout> {
@@ -80,46 +95,63 @@ fn rollout() -> BoxedStrategy<Rollout> {
         any::<u64>().prop_map(|age_s| SourceProblem::Stale { age_s }),
         text().prop_map(|what| SourceProblem::Missing { what }),
     ];
-    let rest = (served(), prop::option::of(at()), prop::option::of(at()), prop::option::of(at()), prop::option::of((problem, at())), any::<(bool, bool)>());
+    let rest = (
+        served(),
+        prop::option::of(at()),
+        prop::option::of(at()),
+        prop::option::of(at()),
+        prop::option::of((problem, at())),
+        any::<(bool, bool)>(),
+    );
     let hurry = prop_oneof![Just(Hurry::No), text().prop_map(|who| Hurry::Step { who }), text().prop_map(|who| Hurry::All { who })];
     let bake = prop::option::of((at(), prop::collection::vec(number(), 0..3)).prop_map(|(since, limits)| Bake { since, limits }));
-    (identity, weights, analysis(), split(), rest, hurry, bake).prop_map(
-        |((uid, canary, stable, started, step, step_since), (share, before, seen, full_size, found_replicas), analysis, split, (served, last_traffic, refused_at, last_reading, source, (stable_down, canary_down)), hurry, bake)| Rollout {
-            down: Down { stable: stable_down, canary: canary_down },
-            uid,
-            canary,
-            stable,
-            started,
-            step,
-            step_since,
-            weight: Target { share, before, seen },
-            full_size,
-            found_replicas,
-            analysis,
-            split,
-            served,
-            last_traffic,
-            refused_at,
-            last_reading,
-            source,
-            hurry,
-            bake,
-        },
-    )
-    .boxed()
+    (identity, weights, analysis(), split(), rest, hurry, bake)
+        .prop_map(
+            |(
+                (uid, canary, stable, started, step, step_since),
+                (share, before, seen, full_size, found_replicas),
+                analysis,
+                split,
+                (served, last_traffic, refused_at, last_reading, source, (stable_down, canary_down)),
+                hurry,
+                bake,
+            )| Rollout {
+                down: Down { stable: stable_down, canary: canary_down },
+                uid,
+                canary,
+                stable,
+                started,
+                step,
+                step_since,
+                weight: Target { share, before, seen },
+                full_size,
+                found_replicas,
+                analysis,
+                split,
+                served,
+                last_traffic,
+                refused_at,
+                last_reading,
+                source,
+                hurry,
+                bake,
+            },
+        )
+        .boxed()
 }
 
 fn end_cause() -> BoxedStrategy<EndCause> {
-    let measured = (text(), text(), name(), counts(), name(), counts()).prop_map(|(metric, verb, canary, canary_counts, stable, stable_counts)| Measured {
-        metric,
-        verb,
-        canary,
-        canary_counts,
-        stable,
-        stable_counts,
-    });
+    let measured =
+        (text(), text(), name(), counts(), name(), counts()).prop_map(|(metric, verb, canary, canary_counts, stable, stable_counts)| {
+            Measured { metric, verb, canary, canary_counts, stable, stable_counts }
+        });
     prop_oneof![
-        (measured, number(), number(), number()).prop_map(|(measured, margin, ratio, alpha)| EndCause::Harm(Reason::Harm { measured, margin, ratio, alpha })),
+        (measured, number(), number(), number()).prop_map(|(measured, margin, ratio, alpha)| EndCause::Harm(Reason::Harm {
+            measured,
+            margin,
+            ratio,
+            alpha
+        })),
         (text(), text(), any::<bool>()).prop_map(|(who, why, force)| EndCause::Abort { who, why, force }),
         Just(EndCause::Mark),
         (text(), text(), any::<bool>()).prop_map(|(who, why, now)| EndCause::Rollback { who, why, now }),

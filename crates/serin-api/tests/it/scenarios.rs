@@ -1,5 +1,6 @@
 //! Runs `tests/scenarios/*.toml` through the pure `decide`, in virtual time: as it is, and with a crash before and
 //! after every single effect. An invariant checker looks at every action.
+#![expect(clippy::print_stdout, reason = "what a run tells is for whoever reads its output")]
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -44,7 +45,15 @@ fn run(story: &Story, crash: Option<Crash>) -> Run {
     let mut world = World::new(story);
     let mut state = State::new();
     let mut source = Source::default();
-    let mut out = Run { world: world.clone(), state: state.clone(), message: String::new(), events: Vec::new(), journal: String::new(), effects: 0, crashed: crash.is_some() };
+    let mut out = Run {
+        world: world.clone(),
+        state: state.clone(),
+        message: String::new(),
+        events: Vec::new(),
+        journal: String::new(),
+        effects: 0,
+        crashed: crash.is_some(),
+    };
     let end = START.plus(Duration::from_secs_f64(story.minutes * 60.0));
     let mut next_poll = START;
     let mut wants_traffic = false;
@@ -172,7 +181,9 @@ fn check(plan: &Plan, world: &World, state: &State, decision: &Decision, journal
                 let found = state.rollout().expect("a rollout that ends").found_replicas;
                 assert!(*replicas >= found, "fewer pods than found\n{journal}");
             }
-            Action::EnsureSubset { .. } => assert!(world.observe(Traffic::NotAsked).rules.refusal.is_none(), "a subset that may not be written\n{journal}"),
+            Action::EnsureSubset { .. } => {
+                assert!(world.observe(Traffic::NotAsked).rules.refusal.is_none(), "a subset that may not be written\n{journal}")
+            }
             Action::EnsureDestination { .. } | Action::Event { .. } | Action::Handle { .. } => {}
         }
     }

@@ -41,7 +41,8 @@ impl Sources {
             }
         };
         let usual = make(&config.source);
-        let mut named: BTreeMap<String, Arc<dyn MetricSource>> = config.sources.iter().map(|(name, source)| (name.clone(), make(source))).collect();
+        let mut named: BTreeMap<String, Arc<dyn MetricSource>> =
+            config.sources.iter().map(|(name, source)| (name.clone(), make(source))).collect();
         if matches!(config.source, Source::Proxies { .. }) {
             named.entry(PROXIES.to_owned()).or_insert_with(|| usual.clone());
         }

@@ -141,8 +141,11 @@ impl Cluster {
                 let watched = self.watches.entry((kind, scope.clone())).or_default();
                 watched.synced = true;
                 let listed = watched.listing.take().unwrap_or_default();
-                let gone: Vec<ObjectName> =
-                    self.names(kind).into_iter().filter(|n| scope.as_ref().is_none_or(|s| *s == n.namespace) && !listed.contains(n)).collect();
+                let gone: Vec<ObjectName> = self
+                    .names(kind)
+                    .into_iter()
+                    .filter(|n| scope.as_ref().is_none_or(|s| *s == n.namespace) && !listed.contains(n))
+                    .collect();
                 gone.iter().flat_map(|name| self.remove(kind, name)).collect()
             }
         }
@@ -280,7 +283,9 @@ impl Cluster {
         let old = self.releases.get(&name).cloned();
         if let Some(old) = &old {
             let same_object = old.uid == new.uid;
-            if same_object && (old.resource_version == new.resource_version || (!listed && !not_older(&old.resource_version, &new.resource_version))) {
+            if same_object
+                && (old.resource_version == new.resource_version || (!listed && !not_older(&old.resource_version, &new.resource_version)))
+            {
                 return Dirty::new();
             }
             unindex(&mut self.by_host, &[host_of(old)], &name);
@@ -403,7 +408,8 @@ impl Cluster {
         };
         // A namespace has few releases; its services are found through them.
         let hosts = self.releases_in(namespace);
-        let services: BTreeSet<ObjectName> = hosts.map(|r| ObjectName { namespace: namespace.to_owned(), name: r.service.clone() }).collect();
+        let services: BTreeSet<ObjectName> =
+            hosts.map(|r| ObjectName { namespace: namespace.to_owned(), name: r.service.clone() }).collect();
         services.iter().filter_map(|name| self.services.get_key_value(name)).filter_map(selects).flatten().collect()
     }
 
@@ -425,7 +431,9 @@ impl Cluster {
             dirty.extend(delegate.destinations.iter().flat_map(|host| self.of_host(host)));
         }
         // Two VirtualServices for one host concern whoever works on the other one.
-        for other in routes.iter().flat_map(|r| &r.hosts).filter_map(|host| self.routes_for.get(host)).flatten().filter(|other| *other != name) {
+        for other in
+            routes.iter().flat_map(|r| &r.hosts).filter_map(|host| self.routes_for.get(host)).flatten().filter(|other| *other != name)
+        {
             if let Some(other) = self.routes.get(other) {
                 dirty.extend(other.destinations.iter().flat_map(|host| self.of_host(host)));
             }
@@ -500,9 +508,16 @@ impl Cluster {
             let name = ObjectName { namespace: service.namespace.clone(), name: selection.name.clone() };
             names.extend(self.routes.get_key_value(&name).map(|(name, _)| name));
         }
-        let delegates: Vec<&ObjectName> = names.iter().filter(|n| self.routes.get(**n).is_some_and(|vs| vs.hosts.is_empty())).copied().collect();
+        let delegates: Vec<&ObjectName> =
+            names.iter().filter(|n| self.routes.get(**n).is_some_and(|vs| vs.hosts.is_empty())).copied().collect();
         names.extend(delegates.iter().filter_map(|name| self.roots_of.get(*name)).flatten());
-        let sharing: Vec<&ObjectName> = names.iter().filter_map(|n| self.routes.get(*n)).flat_map(|vs| &vs.hosts).filter_map(|host| self.routes_for.get(host)).flatten().collect();
+        let sharing: Vec<&ObjectName> = names
+            .iter()
+            .filter_map(|n| self.routes.get(*n))
+            .flat_map(|vs| &vs.hosts)
+            .filter_map(|host| self.routes_for.get(host))
+            .flatten()
+            .collect();
         names.extend(sharing);
         names.into_iter().filter_map(|name| self.routes.get(name)).map(|vs| vs.raw.value()).collect()
     }
@@ -581,11 +596,26 @@ mod tests {
         let mut c = two();
         assert_eq!(apply(&mut c, Kind::Deployment, deployment("cart-v1", "cart", "a", 0)), ["shop/cart"]);
         assert_eq!(apply(&mut c, Kind::Deployment, deployment("else", "else", "a", 0)), [""; 0]);
-        let slice = json!({"metadata": {"name": "s", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}}, "endpoints": []});
+        let slice =
+            json!({"metadata": {"name": "s", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}}, "endpoints": []});
         assert_eq!(apply(&mut c, Kind::EndpointSlice, slice), ["shop/web"]);
         assert_eq!(apply(&mut c, Kind::VirtualService, route(1, &["cart"], "cart")), ["shop/cart"]);
-        assert_eq!(apply(&mut c, Kind::DestinationRule, json!({"metadata": {"name": "d", "namespace": "shop"}, "spec": {"host": "web.shop.svc.cluster.local"}})), ["shop/web"]);
-        assert_eq!(apply(&mut c, Kind::DestinationRule, json!({"metadata": {"name": "all", "namespace": "istio-system"}, "spec": {"host": "*.local"}})), ["shop/cart", "shop/web"]);
+        assert_eq!(
+            apply(
+                &mut c,
+                Kind::DestinationRule,
+                json!({"metadata": {"name": "d", "namespace": "shop"}, "spec": {"host": "web.shop.svc.cluster.local"}})
+            ),
+            ["shop/web"]
+        );
+        assert_eq!(
+            apply(
+                &mut c,
+                Kind::DestinationRule,
+                json!({"metadata": {"name": "all", "namespace": "istio-system"}, "spec": {"host": "*.local"}})
+            ),
+            ["shop/cart", "shop/web"]
+        );
         let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "namespace": "shop"}, "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "cart-v1"}}});
         assert_eq!(apply(&mut c, Kind::Autoscaler, hpa), ["shop/cart"]);
         let name = ObjectName { namespace: "shop".into(), name: "cart-v1".into() };
@@ -648,13 +678,21 @@ mod tests {
         apply(&mut c, Kind::VirtualService, vs("root", json!({"hosts": ["shop.example"], "http": [{"delegate": {"name": "delegate"}}]})));
         apply(&mut c, Kind::VirtualService, vs("rival", json!({"hosts": ["shop.example"], "http": []})));
         apply(&mut c, Kind::VirtualService, vs("far", json!({"hosts": ["far.example"], "http": []})));
-        apply(&mut c, Kind::VirtualService, vs("half", json!({"hosts": ["x.example"], "http": [{"route": [{"destination": {"host": "cart.shop"}}]}]})));
+        apply(
+            &mut c,
+            Kind::VirtualService,
+            vs("half", json!({"hosts": ["x.example"], "http": [{"route": [{"destination": {"host": "cart.shop"}}]}]})),
+        );
         let names = |c: &Cluster| {
             let all = c.network_routes(&ServiceName::new("cart", "shop"), &[]);
             all.iter().filter_map(|vs| vs.pointer("/metadata/name")?.as_str().map(str::to_owned)).collect::<Vec<_>>()
         };
         assert_eq!(names(&c), ["delegate", "half", "rival", "root"]);
-        assert_eq!(apply(&mut c, Kind::VirtualService, vs("root", json!({"hosts": ["shop.example"], "http": []}))), ["shop/cart"], "a root is its delegate's business");
+        assert_eq!(
+            apply(&mut c, Kind::VirtualService, vs("root", json!({"hosts": ["shop.example"], "http": []}))),
+            ["shop/cart"],
+            "a root is its delegate's business"
+        );
     }
 
     #[test]

@@ -87,7 +87,8 @@ mod tests {
 
     #[test]
     fn labels_are_unescaped_and_exemplars_passed_over() {
-        let text = "# TYPE a counter\na{x=\"1,}\\\"\\\\\\n\", y=\"\"} 3 # {trace=\"t\"} 1\nb 4 1700000\nbroken{x=\"\nc{le=\"+Inf\",} +Inf\n";
+        let text =
+            "# TYPE a counter\na{x=\"1,}\\\"\\\\\\n\", y=\"\"} 3 # {trace=\"t\"} 1\nb 4 1700000\nbroken{x=\"\nc{le=\"+Inf\",} +Inf\n";
         let all: Vec<Sample> = samples(text, |_| true).collect();
         assert_eq!(all.len(), 3);
         assert_eq!(all[0].label("x"), "1,}\"\\\n");

@@ -79,7 +79,14 @@ impl Series {
             return true;
         }
         let host = self.label("destination_service");
-        host.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')).and_then(|rest| rest.strip_prefix(namespace)).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        // Where the subset's cluster lacks nothing but the Host header is known, and callers of the namespace may write the short name.
+        if host == name && self.label("source_workload_namespace") == namespace {
+            return true;
+        }
+        host.strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('.'))
+            .and_then(|rest| rest.strip_prefix(namespace))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 }
 

@@ -72,7 +72,11 @@ pub(crate) fn resolve(cluster: &Cluster, release: &Release, home: Option<&str>, 
 fn absent(cluster: &Cluster, release: &Release, named: &str) -> Problem {
     let namespace = &release.name.namespace;
     let there: BTreeSet<&str> = cluster.policies().filter(|n| n.namespace == *namespace).map(|n| n.name.as_str()).collect();
-    let there = if there.is_empty() { "there is none".to_owned() } else { format!("there is {}", there.into_iter().collect::<Vec<_>>().join(", ")) };
+    let there = if there.is_empty() {
+        "there is none".to_owned()
+    } else {
+        format!("there is {}", there.into_iter().collect::<Vec<_>>().join(", "))
+    };
     let what = match cluster.missing(Kind::Policy) {
         Some(why) => why.to_owned(),
         None => format!("no CanaryPolicy {named} in namespace {namespace}; {there}. Create it, or correct the name"),

@@ -176,7 +176,10 @@ pub(crate) fn release(object: &DynamicObject) -> Release {
 
 pub(crate) fn policy(object: &DynamicObject) -> Policy {
     let spec = object.data.get("spec").map_or_else(|| "{}".into(), ToString::to_string);
-    Policy { spec: spec.into_boxed_str(), freeze: object.metadata.annotations.as_ref().and_then(|a| a.get(names::FREEZE)).map(|text| text.as_str().into()) }
+    Policy {
+        spec: spec.into_boxed_str(),
+        freeze: object.metadata.annotations.as_ref().and_then(|a| a.get(names::FREEZE)).map(|text| text.as_str().into()),
+    }
 }
 
 pub(crate) fn deployment(object: &DynamicObject) -> Deployment {
@@ -193,7 +196,15 @@ pub(crate) fn deployment(object: &DynamicObject) -> Deployment {
 }
 
 /// Field managers of the tools that put Git's content back.
-const GIT: [&str; 7] = ["argocd-controller", "argocd-application-controller", "argocd-server", "kustomize-controller", "helm-controller", "flux", "fleetagent"];
+const GIT: [&str; 7] = [
+    "argocd-controller",
+    "argocd-application-controller",
+    "argocd-server",
+    "kustomize-controller",
+    "helm-controller",
+    "flux",
+    "fleetagent",
+];
 
 /// The GitOps manager that owns `spec.replicas`, other than through the scale subresource.
 fn replicas_owner(object: &DynamicObject) -> Option<String> {
@@ -215,10 +226,13 @@ pub(crate) fn service(object: &DynamicObject) -> Service {
 pub(crate) fn slice(object: &DynamicObject) -> Option<Slice> {
     let service = object.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?.clone();
     let receives = |endpoint: &&Value| {
-        let condition = |name: &str, absent: bool| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool).unwrap_or(absent);
+        let condition =
+            |name: &str, absent: bool| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool).unwrap_or(absent);
         condition("ready", true) && !condition("terminating", false)
     };
-    let pod = |endpoint: &Value| (text(endpoint, "/targetRef/kind") == Some("Pod")).then(|| text(endpoint, "/targetRef/name").map(Into::into)).flatten();
+    let pod = |endpoint: &Value| {
+        (text(endpoint, "/targetRef/kind") == Some("Pod")).then(|| text(endpoint, "/targetRef/name").map(Into::into)).flatten()
+    };
     let mut pods: Vec<Box<str>> = list(&object.data, "/endpoints").filter(receives).filter_map(pod).collect();
     pods.sort_unstable();
     Some(Slice { service, pods })
@@ -228,13 +242,17 @@ pub(crate) fn virtual_service(object: &DynamicObject) -> VirtualService {
     let raw = raw(object, |fields| {
         let spec = fields.pointer("/f:spec").and_then(Value::as_object)?;
         // Who owns the routes is all that is asked of them.
-        (spec.is_empty() || spec.contains_key("f:http")).then(|| if spec.is_empty() { json!({"f:spec": {}}) } else { json!({"f:spec": {"f:http": {}}}) })
+        (spec.is_empty() || spec.contains_key("f:http"))
+            .then(|| if spec.is_empty() { json!({"f:spec": {}}) } else { json!({"f:spec": {"f:http": {}}}) })
     });
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     let mut hosts: Vec<String> = list(&raw, "/spec/hosts").filter_map(Value::as_str).map(|host| resolve(host, namespace)).collect();
     let routes = ["http", "tcp", "tls"].into_iter().flat_map(|layer| list(&raw, &format!("/spec/{layer}")));
-    let mut destinations: Vec<String> =
-        routes.flat_map(|route| list(route, "/route")).filter_map(|d| text(d, "/destination/host")).map(|host| resolve(host, namespace)).collect();
+    let mut destinations: Vec<String> = routes
+        .flat_map(|route| list(route, "/route"))
+        .filter_map(|d| text(d, "/destination/host"))
+        .map(|host| resolve(host, namespace))
+        .collect();
     for set in [&mut hosts, &mut destinations] {
         set.sort_unstable();
         set.dedup();
@@ -290,7 +308,8 @@ pub(crate) fn autoscaler(object: &DynamicObject) -> Option<Autoscaler> {
 /// among the init containers).
 pub(crate) fn proxy_pod(object: &DynamicObject) -> Option<ProxyPod> {
     let data = &object.data;
-    let proxy = ["/spec/containers", "/spec/initContainers"].into_iter().any(|l| list(data, l).any(|c| text(c, "/name") == Some("istio-proxy")));
+    let proxy =
+        ["/spec/containers", "/spec/initContainers"].into_iter().any(|l| list(data, l).any(|c| text(c, "/name") == Some("istio-proxy")));
     if !proxy || text(data, "/status/phase") != Some("Running") || object.metadata.deletion_timestamp.is_some() {
         return None;
     }
@@ -331,9 +350,16 @@ mod tests {
         })));
         assert_eq!(vs.raw.value().pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::len), Some(1));
         assert_eq!(serin_core::route::owner::last_weight_manager(&vs.raw.value()), Some(("kubectl", Some("2026-01-01T00:00:00Z"))));
-        assert_eq!((vs.hosts.as_slice(), vs.destinations.as_slice()), (&["my-app.n.svc.cluster.local".to_owned()][..], &["my-app.n.svc.cluster.local".to_owned()][..]));
+        assert_eq!(
+            (vs.hosts.as_slice(), vs.destinations.as_slice()),
+            (&["my-app.n.svc.cluster.local".to_owned()][..], &["my-app.n.svc.cluster.local".to_owned()][..])
+        );
         assert_eq!(vs.raw.value().pointer("/spec/http/0/inventedLater"), Some(&json!(1)));
-        assert_eq!(vs.raw.value().pointer("/spec/http/0/route/0/weight").map(Value::to_string), Some("100.0".into()), "as it was read, not as we would write it");
+        assert_eq!(
+            vs.raw.value().pointer("/spec/http/0/route/0/weight").map(Value::to_string),
+            Some("100.0".into()),
+            "as it was read, not as we would write it"
+        );
     }
 
     #[test]
@@ -351,7 +377,9 @@ mod tests {
 
     #[test]
     fn native_sidecars_are_proxies_too() {
-        let pod = |spec: Value, phase: &str| object(json!({"metadata": {"name": "p"}, "spec": spec, "status": {"phase": phase, "podIP": "10.0.0.1"}}));
+        let pod = |spec: Value, phase: &str| {
+            object(json!({"metadata": {"name": "p"}, "spec": spec, "status": {"phase": phase, "podIP": "10.0.0.1"}}))
+        };
         assert!(proxy_pod(&pod(json!({"initContainers": [{"name": "istio-proxy"}]}), "Running")).is_some());
         assert!(proxy_pod(&pod(json!({"containers": [{"name": "app"}, {"name": "istio-proxy"}]}), "Running")).is_some());
         assert!(proxy_pod(&pod(json!({"containers": [{"name": "istio-proxy"}]}), "Pending")).is_none());

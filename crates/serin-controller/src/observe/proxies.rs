@@ -85,7 +85,10 @@ impl Proxies {
         if let Some(last) = &*last
             && instant.since(last.at) < query.interval / 2
         {
-            return last.outcome.clone().and_then(|()| last.snapshot.clone().ok_or(SourceProblem::Missing { what: "no reading yet".into() }));
+            return last
+                .outcome
+                .clone()
+                .and_then(|()| last.snapshot.clone().ok_or(SourceProblem::Missing { what: "no reading yet".into() }));
         }
         let before = last.as_ref().and_then(|l| l.snapshot.clone());
         let made = self.scrape(before.as_deref(), query).await;
@@ -108,7 +111,8 @@ impl Proxies {
             return Err(SourceProblem::Missing { what });
         }
         if targets.len() > MOST_TARGETS {
-            let what = format!("{} proxies would have to be read, and {MOST_TARGETS} are the most: use Prometheus as the source", targets.len());
+            let what =
+                format!("{} proxies would have to be read, and {MOST_TARGETS} are the most: use Prometheus as the source", targets.len());
             return Err(SourceProblem::Missing { what });
         }
         let reads = stream::iter(targets).map(|target| async move {

@@ -102,10 +102,24 @@ pub(crate) fn look(cluster: &Cluster, subject: &Subject<'_>, traffic: Traffic) -
     let net = net(cluster, subject, label, pods);
     let network = net.read();
     let obstacle = nothing_to_work_on(cluster, release).or_else(|| forward_problem(&network, subject));
-    let freeze = release.freeze.as_deref().map(|why| if why.is_empty() { "frozen".to_owned() } else { format!("frozen: {why}") }).or_else(|| subject.hold.map(str::to_owned));
+    let freeze = release
+        .freeze
+        .as_deref()
+        .map(|why| if why.is_empty() { "frozen".to_owned() } else { format!("frozen: {why}") })
+        .or_else(|| subject.hold.map(str::to_owned));
     let (routes, rules) = (network.routes(), network.rules());
     let mut seen = Seen {
-        observation: Observation { at: subject.now, workloads, routes, rules, traffic, requests: Vec::new(), abort: None, freeze, obstacle },
+        observation: Observation {
+            at: subject.now,
+            workloads,
+            routes,
+            rules,
+            traffic,
+            requests: Vec::new(),
+            abort: None,
+            freeze,
+            obstacle,
+        },
         net,
         requests: Vec::new(),
         unreadable: Vec::new(),
@@ -220,10 +234,16 @@ fn nothing_to_work_on(cluster: &Cluster, release: &Release) -> Option<Obstacle> 
     match cluster.service(&name) {
         None => return make("NoService", format!("Service {name} does not exist: create it, or correct spec.service")),
         Some(service) if service.external => {
-            return make("NoService", format!("Service {name} is an ExternalName, without pods of its own to split among: name the Service that selects them"));
+            return make(
+                "NoService",
+                format!("Service {name} is an ExternalName, without pods of its own to split among: name the Service that selects them"),
+            );
         }
         Some(service) if service.selector.is_empty() => {
-            return make("NoSelector", format!("Service {name} has no selector, so its versions cannot be told: give it one, as {{app: {}}}", name.name));
+            return make(
+                "NoSelector",
+                format!("Service {name} has no selector, so its versions cannot be told: give it one, as {{app: {}}}", name.name),
+            );
         }
         Some(_) => {}
     }
@@ -244,7 +264,9 @@ fn forward_problem(network: &Network<'_>, subject: &Subject<'_>) -> Option<Obsta
     let (stable, canary) = (&rollout.stable.name, &rollout.canary.name);
     let unwritable = network.totals(stable, canary, &subject.plan.shares()).err().unwrap_or_default();
     // What the rollout itself will add is no problem of the route.
-    let unwritable = unwritable.iter().find(|p| matches!(p, RouteProblem::NoTotal { .. } | RouteProblem::NamedTwice { .. } | RouteProblem::NothingToShare { .. }));
+    let unwritable = unwritable
+        .iter()
+        .find(|p| matches!(p, RouteProblem::NoTotal { .. } | RouteProblem::NamedTwice { .. } | RouteProblem::NothingToShare { .. }));
     if let Some(problem) = unwritable {
         return Some(Obstacle { code: problem.code().to_owned(), what: problem.to_string() });
     }

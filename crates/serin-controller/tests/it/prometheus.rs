@@ -70,10 +70,12 @@ impl Fake {
     }
 
     fn source(&self, change: impl FnOnce(&mut PrometheusOptions)) -> Prometheus {
-        let mut options = PrometheusOptions { delay: Duration::ZERO, timeout: Duration::from_secs(30), ..PrometheusOptions::new(&self.url) };
+        let mut options =
+            PrometheusOptions { delay: Duration::ZERO, timeout: Duration::from_secs(30), ..PrometheusOptions::new(&self.url) };
         change(&mut options);
         let stored = self.stored.clone();
-        let clock: Clock = Arc::new(move || jiff::Timestamp::from_millisecond((stored.lock().expect("stored").now * 1000.0) as i64).expect("a time"));
+        let clock: Clock =
+            Arc::new(move || jiff::Timestamp::from_millisecond((stored.lock().expect("stored").now * 1000.0) as i64).expect("a time"));
         Prometheus::new(&options, clock).expect("options that can be used")
     }
 
@@ -96,7 +98,8 @@ async fn stored_answers(stored: Arc<Mutex<Stored>>, stream: impl tokio::io::Asyn
             }
             let mut stored = stored.lock().expect("stored");
             stored.headers = headers;
-            let (status, answer) = if path == "/prom/api/v1/query" { stored.answer(&String::from_utf8_lossy(&body)) } else { (404, json!({})) };
+            let (status, answer) =
+                if path == "/prom/api/v1/query" { stored.answer(&String::from_utf8_lossy(&body)) } else { (404, json!({})) };
             let response = http::Response::builder().status(status).body(Full::new(bytes::Bytes::from(answer.to_string())));
             Ok::<_, std::convert::Infallible>(response.expect("a response"))
         }
@@ -125,7 +128,8 @@ impl Stored {
     }
 
     fn answer(&mut self, form: &str) -> (u16, Value) {
-        let form: BTreeMap<String, String> = form.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), decoded(v))).collect();
+        let form: BTreeMap<String, String> =
+            form.split('&').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), decoded(v))).collect();
         let query = form.get("query").cloned().unwrap_or_default();
         self.questions.push(query.clone());
         if let Some(instead) = &self.instead {
@@ -135,22 +139,37 @@ impl Stored {
         let success = |kind: &str, result: Value| (200, json!({"status": "success", "data": {"resultType": kind, "result": result}}));
         if let Some((selector, window)) = query.strip_suffix("s]").and_then(|q| q.rsplit_once('[')) {
             let window: f64 = window.parse().expect("a window");
-            let inside = |samples: &Vec<(f64, f64)>| -> Vec<Value> { samples.iter().filter(|(t, _)| *t > at - window && *t <= at).map(|(t, v)| json!([t, v.to_string()])).collect() };
+            let inside = |samples: &Vec<(f64, f64)>| -> Vec<Value> {
+                samples.iter().filter(|(t, _)| *t > at - window && *t <= at).map(|(t, v)| json!([t, v.to_string()])).collect()
+            };
             let found = self.select(selector).into_iter().map(|(labels, samples)| (labels, inside(samples))).filter(|(_, s)| !s.is_empty());
             return success("matrix", found.map(|(labels, values)| json!({"metric": labels, "values": values})).collect());
         }
-        let inner = |prefix: &str| query.strip_prefix(prefix).and_then(|q| q.strip_suffix(')')).map(|s| s.strip_suffix(')').filter(|_| prefix.ends_with("(timestamp(")).unwrap_or(s).to_owned());
+        let inner = |prefix: &str| {
+            query
+                .strip_prefix(prefix)
+                .and_then(|q| q.strip_suffix(')'))
+                .map(|s| s.strip_suffix(')').filter(|_| prefix.ends_with("(timestamp(")).unwrap_or(s).to_owned())
+        };
         let newest = |samples: &Vec<(f64, f64)>| samples.iter().rev().find(|(t, _)| *t <= at && *t > at - 300.0).copied();
         if let Some(selector) = inner("max(timestamp(") {
-            let newest = self.select(&selector).into_iter().filter_map(|(_, s)| newest(s)).map(|(t, _)| t).fold(f64::NEG_INFINITY, f64::max);
-            return success("vector", if newest.is_finite() { json!([{"metric": {}, "value": [at, newest.to_string()]}]) } else { json!([]) });
+            let newest =
+                self.select(&selector).into_iter().filter_map(|(_, s)| newest(s)).map(|(t, _)| t).fold(f64::NEG_INFINITY, f64::max);
+            return success(
+                "vector",
+                if newest.is_finite() { json!([{"metric": {}, "value": [at, newest.to_string()]}]) } else { json!([]) },
+            );
         }
         if let Some(selector) = inner("sum(") {
             let values: Vec<f64> = self.select(&selector).into_iter().filter_map(|(_, s)| newest(s)).map(|(_, v)| v).collect();
-            return success("vector", if values.is_empty() { json!([]) } else { json!([{"metric": {}, "value": [at, values.iter().sum::<f64>().to_string()]}]) });
+            return success(
+                "vector",
+                if values.is_empty() { json!([]) } else { json!([{"metric": {}, "value": [at, values.iter().sum::<f64>().to_string()]}]) },
+            );
         }
         if let Some(selector) = inner("group by (le) (") {
-            let les: std::collections::BTreeSet<String> = self.select(&selector).into_iter().filter_map(|(l, _)| l.get("le").cloned()).collect();
+            let les: std::collections::BTreeSet<String> =
+                self.select(&selector).into_iter().filter_map(|(l, _)| l.get("le").cloned()).collect();
             return success("vector", les.iter().map(|le| json!({"metric": {"le": le}, "value": [at, "1"]})).collect());
         }
         (400, json!({"status": "error", "errorType": "bad_data", "error": format!("this one does not know {query}")}))
@@ -160,7 +179,8 @@ impl Stored {
         let (name, matchers) = selector.split_once('{').expect("a selector");
         let matchers = matchers.strip_suffix('}').expect("a selector");
         let pattern = Regex::new(r#"([a-z_A-Z]+)(=~|!~|=)"((?:[^"\\]|\\.)*)",?"#).expect("a pattern");
-        let mut tests: Vec<(String, String, String)> = pattern.captures_iter(matchers).map(|c| (c[1].to_owned(), c[2].to_owned(), unquoted(&c[3]))).collect();
+        let mut tests: Vec<(String, String, String)> =
+            pattern.captures_iter(matchers).map(|c| (c[1].to_owned(), c[2].to_owned(), unquoted(&c[3]))).collect();
         if !name.is_empty() {
             tests.push(("__name__".into(), "=".into(), name.into()));
         }
@@ -376,7 +396,9 @@ async fn a_service_that_nobody_calls_is_no_fault_of_the_source() {
 #[tokio::test]
 async fn labels_that_the_mesh_drops_are_said() {
     let fake = Fake::start().await;
-    fake.edit(|s| s.put(0.0, "istio_requests_total", &[("reporter", "source"), ("destination_service", "cart.shop.svc.cluster.local")], 10.0));
+    fake.edit(|s| {
+        s.put(0.0, "istio_requests_total", &[("reporter", "source"), ("destination_service", "cart.shop.svc.cluster.local")], 10.0)
+    });
     assert!(missing(poll(&fake.source(|_| {}), &mut None).await).contains("destination_workload"));
 }
 
@@ -413,7 +435,15 @@ async fn requests_that_reached_nobody_are_counted_by_their_flag() {
         fake.edit(|s| {
             s.scrape(at, "a", &[("v1", "200", 10.0)]);
             for (flag, n) in [("UH", uh), ("NC", nc)] {
-                let labels = [("job", "envoy"), ("instance", "a"), ("reporter", "source"), ("destination_workload", "unknown"), ("destination_service", "cart.shop.svc.cluster.local"), ("response_flags", flag), ("response_code", "503")];
+                let labels = [
+                    ("job", "envoy"),
+                    ("instance", "a"),
+                    ("reporter", "source"),
+                    ("destination_workload", "unknown"),
+                    ("destination_service", "cart.shop.svc.cluster.local"),
+                    ("response_flags", flag),
+                    ("response_code", "503"),
+                ];
                 s.put(at, "istio_requests_total", &labels, n);
             }
         });
@@ -447,9 +477,19 @@ async fn token_and_tenant_are_shown_and_never_told() {
 #[tokio::test]
 async fn half_an_answer_is_none() {
     let fake = Fake::start().await;
-    fake.edit(|s| s.instead = Some((200, json!({"status": "success", "warnings": ["1 store did not answer"], "data": {"resultType": "matrix", "result": []}}))));
+    fake.edit(|s| {
+        s.instead = Some((
+            200,
+            json!({"status": "success", "warnings": ["1 store did not answer"], "data": {"resultType": "matrix", "result": []}}),
+        ))
+    });
     assert!(unreachable(poll(&fake.source(|_| {}), &mut None).await).contains("did not answer"));
-    for odd in [json!("text"), json!({"status": "success"}), json!({"status": "success", "data": {"resultType": "scalar", "result": [1, "2"]}}), json!([])] {
+    for odd in [
+        json!("text"),
+        json!({"status": "success"}),
+        json!({"status": "success", "data": {"resultType": "scalar", "result": [1, "2"]}}),
+        json!([]),
+    ] {
         fake.edit(|s| s.instead = Some((200, odd.clone())));
         assert!(poll(&fake.source(|_| {}), &mut None).await.is_err(), "{odd}");
     }
@@ -500,7 +540,8 @@ fn papers(wants_client: bool) -> Papers {
     let builder = if wants_client {
         let mut roots = RootCertStore::empty();
         roots.add(ca_certificate.der().clone()).expect("a root");
-        builder.with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().expect("a verifier"))
+        builder
+            .with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().expect("a verifier"))
     } else {
         builder.with_no_client_auth()
     };

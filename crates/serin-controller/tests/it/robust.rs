@@ -56,10 +56,12 @@ async fn of_two_controllers_one_acts_and_the_other_takes_over() {
     let stage = Arc::new(Stage::new(&quiet(), Script::default()).await);
     let start = |identity: &str| {
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-        let task = tokio::spawn(serin_controller::run_with(stage.client_until(cut.clone()), stage.config(), options(identity), stop.clone()));
+        let task =
+            tokio::spawn(serin_controller::run_with(stage.client_until(cut.clone()), stage.config(), options(identity), stop.clone()));
         (task, stop, cut)
     };
-    let holder = || stage.stored("coordination.k8s.io", "leases", "serin").map(|l| text(&l, "/spec/holderIdentity").to_owned()).unwrap_or_default();
+    let holder =
+        || stage.stored("coordination.k8s.io", "leases", "serin").map(|l| text(&l, "/spec/holderIdentity").to_owned()).unwrap_or_default();
     let phase = || text(&stage.release(), "/status/phase").to_owned();
     let (first, _, cut) = start("a");
     wait_until("a holds the lease and acts", || holder() == "a" && phase() == "Idle").await;
@@ -101,8 +103,14 @@ async fn a_spec_that_cannot_be_worked_with_names_every_problem_and_moves_nothing
     let stop = CancellationToken::new();
     let task = tokio::spawn(serin_controller::run(stage.client(), stage.config(), stop.clone()));
     wait_until("it serves", || text(&stage.release(), "/status/phase") == "Idle").await;
-    stage.patch_spec(json!({"steps": [{"weight": 50, "hold": "1m"}, {"weight": 10, "hold": "1m"}], "analysis": {"interval": "10ms"}})).await;
-    let stalled = |r: &Value| r.pointer("/status/conditions").and_then(Value::as_array).is_some_and(|c| c.iter().any(|c| c["type"] == "Stalled" && c["status"] == "True" && c["reason"] == "InvalidSpec"));
+    stage
+        .patch_spec(json!({"steps": [{"weight": 50, "hold": "1m"}, {"weight": 10, "hold": "1m"}], "analysis": {"interval": "10ms"}}))
+        .await;
+    let stalled = |r: &Value| {
+        r.pointer("/status/conditions")
+            .and_then(Value::as_array)
+            .is_some_and(|c| c.iter().any(|c| c["type"] == "Stalled" && c["status"] == "True" && c["reason"] == "InvalidSpec"))
+    };
     wait_until("it is stalled", || stalled(&stage.release())).await;
     let release = stage.release();
     let message = text(&release, "/status/message");
@@ -164,7 +172,8 @@ async fn health_and_metrics_are_served() {
     let options = Options { serve: Some(address), ..Options::default() };
     let task = tokio::spawn(serin_controller::run_with(stage.client(), stage.config(), options, stop.clone()));
     let get = async |path: &str| {
-        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http::<http_body_util::Empty<bytes::Bytes>>();
+        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+            .build_http::<http_body_util::Empty<bytes::Bytes>>();
         let answer = client.get(format!("http://{address}{path}").parse().expect("a URI")).await.ok()?;
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.ok()?.to_bytes();

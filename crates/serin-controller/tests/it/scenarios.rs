@@ -1,4 +1,5 @@
 //! The stories of `tests/scenarios`, told to the real controller: hours of rollout in virtual time, over the lab's API.
+#![expect(clippy::print_stdout, reason = "what a run tells is for whoever reads its output")]
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,14 +40,25 @@ fn ends_as_told(name: &str, story: &Story, ended: &Ended) {
     for route in &ended.routes {
         for (version, wanted) in &story.end.weights {
             let share = percent(route, version);
-            assert!((share - wanted).abs() < 1e-6, "{name}: {version} has {share} % on {}, not {wanted}\n{}", text(route, "/metadata/name"), journal());
+            assert!(
+                (share - wanted).abs() < 1e-6,
+                "{name}: {version} has {share} % on {}, not {wanted}\n{}",
+                text(route, "/metadata/name"),
+                journal()
+            );
         }
     }
     for (version, pods) in &story.end.pods {
         assert_eq!(ended.deployments.get(version), Some(pods), "{name}: pods of {version}\n{}", journal());
     }
     assert!(text(status, "/message").contains(&story.end.message), "{name}: the message is {:?}\n{}", text(status, "/message"), journal());
-    let left: Vec<&String> = ended.release["metadata"]["annotations"].as_object().into_iter().flatten().map(|(k, _)| k).filter(|k| *k != "serin.dev/freeze").collect();
+    let left: Vec<&String> = ended.release["metadata"]["annotations"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, _)| k)
+        .filter(|k| *k != "serin.dev/freeze")
+        .collect();
     assert!(left.is_empty(), "{name}: annotations are left: {left:?}\n{}", journal());
 }
 
@@ -76,22 +88,33 @@ fn side_by_side<T: Sync>(all: &[T], name: impl Fn(&T) -> String + Sync, each: im
 #[test]
 fn every_story_goes_as_told() {
     let stories = stories();
-    let failed = side_by_side(&stories, |(name, _)| name.clone(), |(name, story)| {
-        let begun = std::time::Instant::now();
-        let ended = play(story, Script::default());
-        let happened = events(&ended);
-        if std::env::var("SCENARIO").is_ok() {
-            println!("{name}: {}\n{}", story.story, told(&ended));
-        }
-        let fits = happened.len() == story.events.len()
-            && happened.iter().zip(&story.events).all(|(event, told)| match told.split_once(": ") {
-                Some((code, part)) => event.split_once(": ").is_some_and(|(c, text)| c == code && text.contains(part)),
-                None => event.split_once(": ").is_some_and(|(c, _)| c == told),
-            });
-        assert!(fits, "{name}: {}\ntold:\n  {}\nhappened:\n  {}\n{}", story.story, story.events.join("\n  "), happened.join("\n  "), told(&ended));
-        ends_as_told(name, story, &ended);
-        println!("{name}: {} minutes in {:?}, {} requests", story.minutes, begun.elapsed(), ended.requests);
-    });
+    let failed = side_by_side(
+        &stories,
+        |(name, _)| name.clone(),
+        |(name, story)| {
+            let begun = std::time::Instant::now();
+            let ended = play(story, Script::default());
+            let happened = events(&ended);
+            if std::env::var("SCENARIO").is_ok() {
+                println!("{name}: {}\n{}", story.story, told(&ended));
+            }
+            let fits = happened.len() == story.events.len()
+                && happened.iter().zip(&story.events).all(|(event, told)| match told.split_once(": ") {
+                    Some((code, part)) => event.split_once(": ").is_some_and(|(c, text)| c == code && text.contains(part)),
+                    None => event.split_once(": ").is_some_and(|(c, _)| c == told),
+                });
+            assert!(
+                fits,
+                "{name}: {}\ntold:\n  {}\nhappened:\n  {}\n{}",
+                story.story,
+                story.events.join("\n  "),
+                happened.join("\n  "),
+                told(&ended)
+            );
+            ends_as_told(name, story, &ended);
+            println!("{name}: {} minutes in {:?}, {} requests", story.minutes, begun.elapsed(), ended.requests);
+        },
+    );
     assert!(failed.is_empty(), "{} of {} stories: {failed:?}", failed.len(), stories.len());
 }
 
@@ -111,7 +134,12 @@ fn an_abort_is_one_patch_per_route_and_comes_first() {
         for call in first {
             assert!(call.path.contains("/virtualservices/") && call.status == 200, "{name}: the routes come first\n{}", told(&ended));
             assert!((call.at - 60.0).abs() < 1e-9, "{name}: at once");
-            let marks = call.body.as_array().into_iter().flatten().any(|op| text(op, "/path").contains("serin.dev~1aborted") || op["value"].get("serin.dev/aborted").is_some());
+            let marks = call
+                .body
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|op| text(op, "/path").contains("serin.dev~1aborted") || op["value"].get("serin.dev/aborted").is_some());
             assert!(marks, "{name}: the mark goes with it\n{}", told(&ended));
         }
     }
@@ -153,10 +181,14 @@ fn writes(wanted: impl Fn(&str) -> bool, most: usize) -> Vec<(Arc<(String, Story
 }
 
 fn all_end_as_told(runs: &[(Arc<(String, Story)>, Script)]) {
-    let failed = side_by_side(runs, |(story, script)| format!("{}, {script:?}", story.0), |(story, script)| {
-        let ended = play(&story.1, *script);
-        ends_as_told(&format!("{}, {script:?}", story.0), &story.1, &ended);
-    });
+    let failed = side_by_side(
+        runs,
+        |(story, script)| format!("{}, {script:?}", story.0),
+        |(story, script)| {
+            let ended = play(&story.1, *script);
+            ends_as_told(&format!("{}, {script:?}", story.0), &story.1, &ended);
+        },
+    );
     assert!(failed.is_empty(), "{} of {} runs: {failed:#?}", failed.len(), runs.len());
     println!("{} runs", runs.len());
 }
@@ -165,7 +197,8 @@ fn all_end_as_told(runs: &[(Arc<(String, Story)>, Script)]) {
 fn a_crash_at_any_write_changes_no_end() {
     let chosen = std::env::var("SCENARIO").is_ok() || std::env::var("EVERYWHERE").is_ok();
     let cuts = writes(|name| chosen || CUT.contains(&name), 2);
-    let runs: Vec<_> = cuts.iter().flat_map(|(s, n)| [Trouble::KilledBefore(*n), Trouble::KilledAfter(*n)].map(|t| (s.clone(), with(t)))).collect();
+    let runs: Vec<_> =
+        cuts.iter().flat_map(|(s, n)| [Trouble::KilledBefore(*n), Trouble::KilledAfter(*n)].map(|t| (s.clone(), with(t)))).collect();
     all_end_as_told(&runs);
 }
 

@@ -209,7 +209,8 @@ impl Shared {
             .map(|s| text(&s, "/labels/version").to_owned())
             .collect();
         let release = self.list("serin.dev", "canaryreleases").first().map(|r| (**r).clone()).unwrap_or_default();
-        let braked = release.pointer("/spec/suspend") == Some(&Value::Bool(true)) || release.pointer("/metadata/annotations/serin.dev~1freeze").is_some();
+        let braked = release.pointer("/spec/suspend") == Some(&Value::Bool(true))
+            || release.pointer("/metadata/annotations/serin.dev~1freeze").is_some();
         let stable = text(&release, "/status/stable/version").to_owned();
         let forced = text(&release, "/metadata/annotations/serin.dev~1abort").contains("abortForced");
         for ((route, subset), share) in self.shares() {
@@ -217,8 +218,14 @@ impl Shared {
             if subset.is_empty() || share <= was + 1e-9 {
                 continue;
             }
-            let ready = self.list("discovery.k8s.io", "endpointslices").iter().filter(|s| text(s, "/metadata/name") == format!("my-app-{subset}")).map(|s| s["endpoints"].as_array().map_or(0, Vec::len)).sum::<usize>();
-            let wrong = |what: &str| self.wrongs.lock().expect("wrongs").push(format!("{what}: {subset} {was} → {share} % on {route} by {body}"));
+            let ready = self
+                .list("discovery.k8s.io", "endpointslices")
+                .iter()
+                .filter(|s| text(s, "/metadata/name") == format!("my-app-{subset}"))
+                .map(|s| s["endpoints"].as_array().map_or(0, Vec::len))
+                .sum::<usize>();
+            let wrong =
+                |what: &str| self.wrongs.lock().expect("wrongs").push(format!("{what}: {subset} {was} → {share} % on {route} by {body}"));
             if !subsets.contains(&subset) {
                 wrong("a share rises without a subset");
             }
@@ -301,7 +308,13 @@ impl Stage {
             begin,
         });
         let kube = client(&shared, false);
-        let actor = Actor { world: Mutex::new(World::new(story)), kube, shared: shared.clone(), written: tokio::sync::Mutex::default(), journal: Mutex::default() };
+        let actor = Actor {
+            world: Mutex::new(World::new(story)),
+            kube,
+            shared: shared.clone(),
+            written: tokio::sync::Mutex::default(),
+            journal: Mutex::default(),
+        };
         let actor = Arc::new(actor);
         actor.prepare(story).await;
         actor.push().await;
@@ -392,7 +405,10 @@ impl Stage {
         let list = |group: &str, plural: &str| self.shared.list(group, plural);
         let deployments = list("apps", "deployments");
         let deployments = deployments.iter().map(|d| {
-            (text(d, "/metadata/name").trim_start_matches("my-app-").to_owned(), u32::try_from(d["spec"]["replicas"].as_u64().unwrap_or(1)).expect("replicas"))
+            (
+                text(d, "/metadata/name").trim_start_matches("my-app-").to_owned(),
+                u32::try_from(d["spec"]["replicas"].as_u64().unwrap_or(1)).expect("replicas"),
+            )
         });
         let routes = list("networking.istio.io", "virtualservices");
         let release = list("serin.dev", "canaryreleases");
@@ -444,7 +460,10 @@ impl Actor {
 
     /// The CRD, the Service and the rule.
     async fn prepare(&self, story: &Story) {
-        let crds: Api<DynamicObject> = Api::all_with(self.kube.clone(), &resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"));
+        let crds: Api<DynamicObject> = Api::all_with(
+            self.kube.clone(),
+            &resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions"),
+        );
         for crd in serin_api::definitions() {
             let crd = serde_json::to_value(crd).expect("JSON");
             crds.create(&PostParams::default(), &object(&crd)).await.expect("the CRD");
@@ -520,7 +539,13 @@ impl Actor {
                 // The world has its own way to make callers of a risen share lack the cluster.
                 let version = |v: &str| VersionName::new(v).expect("a version");
                 let route = ObjectName { namespace: "default".into(), name: name.clone() };
-                world.act(&Action::SetWeights { route, stable: version(&stable), canary: version(canary), share: share(canary), guard: Guard::Back });
+                world.act(&Action::SetWeights {
+                    route,
+                    stable: version(&stable),
+                    canary: version(canary),
+                    share: share(canary),
+                    guard: Guard::Back,
+                });
             }
             let route = &mut world.routes[i];
             route.weights = weights;
@@ -538,7 +563,8 @@ impl Actor {
                 written.insert(key, json!(replicas));
             }
         }
-        let annotations = self.stored("serin.dev", "canaryreleases", "my-app").map(|r| r["metadata"]["annotations"].clone()).unwrap_or_default();
+        let annotations =
+            self.stored("serin.dev", "canaryreleases", "my-app").map(|r| r["metadata"]["annotations"].clone()).unwrap_or_default();
         for annotation in ["serin.dev/request", "serin.dev/abort"] {
             if let Some(id) = written.get(annotation).and_then(Value::as_str).map(str::to_owned)
                 && annotations.get(annotation).is_none()
@@ -565,7 +591,10 @@ impl Actor {
         }
         let freeze = json!(world.freeze);
         if written.get("freeze").unwrap_or(&Value::Null) != &freeze {
-            self.releases().patch("my-app", &merge, &Patch::Merge(json!({"metadata": {"annotations": {"serin.dev/freeze": freeze}}}))).await.expect("the freeze");
+            self.releases()
+                .patch("my-app", &merge, &Patch::Merge(json!({"metadata": {"annotations": {"serin.dev/freeze": freeze}}})))
+                .await
+                .expect("the freeze");
             written.insert("freeze".into(), freeze);
         }
         let obstacle = json!(world.obstacle.is_some());
@@ -587,14 +616,23 @@ impl Actor {
                 continue;
             }
             let value = serin_api::request_annotation(request);
-            self.releases().patch("my-app", &merge, &Patch::Merge(json!({"metadata": {"annotations": {annotation: value}}}))).await.expect("the request");
+            self.releases()
+                .patch("my-app", &merge, &Patch::Merge(json!({"metadata": {"annotations": {annotation: value}}})))
+                .await
+                .expect("the request");
             written.insert(annotation.into(), json!(request.id));
         }
     }
 
     async fn push_pods(&self, world: &World, written: &mut BTreeMap<String, Value>, now: Timestamp) {
-        let (deployments, slices) = (self.api("apps", "v1", "Deployment", "deployments"), self.api("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"));
-        let gone: Vec<String> = written.keys().filter_map(|k| k.strip_prefix("deployment ")).filter(|v| !world.deployments.contains_key(*v)).map(str::to_owned).collect();
+        let (deployments, slices) =
+            (self.api("apps", "v1", "Deployment", "deployments"), self.api("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"));
+        let gone: Vec<String> = written
+            .keys()
+            .filter_map(|k| k.strip_prefix("deployment "))
+            .filter(|v| !world.deployments.contains_key(*v))
+            .map(str::to_owned)
+            .collect();
         for version in gone {
             deployments.delete(&format!("my-app-{version}"), &DeleteParams::default()).await.expect("deletes");
             slices.delete(&format!("my-app-{version}"), &DeleteParams::default()).await.expect("deletes");
@@ -625,7 +663,10 @@ impl Actor {
                 let scaler_name = scaler.rsplit(' ').next().unwrap_or(scaler);
                 let hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": scaler_name},
                     "spec": {"maxReplicas": 9, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}}});
-                self.api("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers").create(&PostParams::default(), &object(&hpa)).await.expect("the autoscaler");
+                self.api("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+                    .create(&PostParams::default(), &object(&hpa))
+                    .await
+                    .expect("the autoscaler");
             }
             let ready = d.ready(now);
             let key = format!("slice {version}");
@@ -635,15 +676,20 @@ impl Actor {
             let first = written.insert(key, json!(ready)).is_none();
             let status = json!({"status": {"replicas": d.replicas, "readyReplicas": ready, "availableReplicas": ready, "updatedReplicas": d.replicas}});
             deployments.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.expect("the status");
-            let endpoint = |i: u32| json!({"addresses": [format!("10.0.{}.{i}", version.len())], "conditions": {"ready": true, "serving": true, "terminating": false},
-                "targetRef": {"kind": "Pod", "namespace": "default", "name": format!("{name}-5d4f8c7b9-p{i:04}")}});
+            let endpoint = |i: u32| {
+                json!({"addresses": [format!("10.0.{}.{i}", version.len())], "conditions": {"ready": true, "serving": true, "terminating": false},
+                "targetRef": {"kind": "Pod", "namespace": "default", "name": format!("{name}-5d4f8c7b9-p{i:04}")}})
+            };
             let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
                 "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "my-app"}},
                 "endpoints": (0..ready).map(endpoint).collect::<Vec<_>>(), "ports": [{"name": "http", "port": 8080}]});
             if first {
                 slices.create(&PostParams::default(), &object(&slice)).await.expect("the slice");
             } else {
-                slices.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"endpoints": slice["endpoints"]}))).await.expect("the slice");
+                slices
+                    .patch(&name, &PatchParams::default(), &Patch::Merge(json!({"endpoints": slice["endpoints"]})))
+                    .await
+                    .expect("the slice");
             }
         }
     }
@@ -662,14 +708,18 @@ impl Actor {
             let gateways = if index == 0 { json!(["mesh"]) } else { json!([format!("gateway-{index}")]) };
             let vs = json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": route.name},
                 "spec": {"hosts": ["my-app"], "gateways": gateways, "http": http}});
-            routes.create(&PostParams { field_manager: Some("kubectl-client-side-apply".into()), ..PostParams::default() }, &object(&vs)).await
+            routes
+                .create(&PostParams { field_manager: Some("kubectl-client-side-apply".into()), ..PostParams::default() }, &object(&vs))
+                .await
         } else {
             let manager = route.manager.as_ref().map_or("kubectl-edit", |(m, _)| m);
             let mut patch = json!({"spec": {"http": http}});
             if let Some(mark) = &route.mark {
                 patch["metadata"] = json!({"annotations": {"serin.dev/aborted": mark}});
             }
-            routes.patch(&route.name, &PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() }, &Patch::Merge(patch)).await
+            routes
+                .patch(&route.name, &PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() }, &Patch::Merge(patch))
+                .await
         };
         let answer = serde_json::to_value(answer.expect("the VirtualService")).expect("JSON");
         written.insert(format!("route {}", route.name), answer["metadata"]["resourceVersion"].clone());
@@ -678,7 +728,9 @@ impl Actor {
 
 fn destinations(vs: &Value) -> BTreeMap<String, u32> {
     let list = vs.pointer("/spec/http/0/route").and_then(Value::as_array).cloned().unwrap_or_default();
-    list.iter().map(|d| (text(d, "/destination/subset").to_owned(), u32::try_from(d["weight"].as_u64().unwrap_or(0)).expect("a weight"))).collect()
+    list.iter()
+        .map(|d| (text(d, "/destination/subset").to_owned(), u32::try_from(d["weight"].as_u64().unwrap_or(0)).expect("a weight")))
+        .collect()
 }
 
 /// The world as a source.

@@ -22,7 +22,9 @@ impl Look<'_> {
         let down_now = self.next.rollout().map(|r| Down { stable: !up(&r.stable), canary: !up(&r.canary) }).unwrap_or_default();
         let drifted = matches!(self.next.phase, Phase::Paused(_, PauseCause::Drift { .. }));
         let judged = !matches!(self.next.phase, Phase::Preparing(_));
-        let (Phase::Preparing(rollout) | Phase::Progressing(rollout) | Phase::Paused(rollout, _) | Phase::Promoting(rollout)) = &mut self.next.phase else {
+        let (Phase::Preparing(rollout) | Phase::Progressing(rollout) | Phase::Paused(rollout, _) | Phase::Promoting(rollout)) =
+            &mut self.next.phase
+        else {
             return;
         };
         rollout.down = Down { stable: rollout.down.stable || down_now.stable, canary: rollout.down.canary || down_now.canary };

@@ -11,8 +11,8 @@ use super::Look;
 use crate::action::{Action, Severity};
 use crate::observe::{Request, RequestAction};
 use crate::reason::Reason;
-use crate::stats::Split;
 use crate::state::{EndCause, Handled, Hurry, PauseCause, Phase, REMEMBERED, Rollout, Target};
+use crate::stats::Split;
 use crate::units::Weight;
 
 /// A request older than this was meant for another situation.
@@ -144,7 +144,13 @@ impl Look<'_> {
     }
 
     /// A weight by hand: the step that it belongs to, paused there.
-    fn set_weight(&mut self, mut r: Rollout, as_it_was: impl FnOnce(Rollout) -> Phase, to: Weight, request: &Request) -> (Phase, Result<String, String>) {
+    fn set_weight(
+        &mut self,
+        mut r: Rollout,
+        as_it_was: impl FnOnce(Rollout) -> Phase,
+        to: Weight,
+        request: &Request,
+    ) -> (Phase, Result<String, String>) {
         let from = r.weight.stands();
         let under_way = |s: &crate::observe::Split| s.share(&r.canary.name).is_some_and(|w| w != from);
         if self.seen.routes.iter().flat_map(|r| &r.splits).any(under_way) {
@@ -215,7 +221,9 @@ impl Look<'_> {
         let stable = r.stable.name.clone();
         match self.end(r, EndCause::Abort { who: request.who.clone(), why: request.why.clone(), force }, as_it_was) {
             phase @ Phase::RollingBack(..) => (phase, Ok(effect)),
-            phase => (phase, Err(format!("{stable} has no ready pod, so this would be the outage; serin abort --force does it all the same"))),
+            phase => {
+                (phase, Err(format!("{stable} has no ready pod, so this would be the outage; serin abort --force does it all the same")))
+            }
         }
     }
 
@@ -234,7 +242,11 @@ impl Look<'_> {
         let share = if promoting { Weight::ALL } else { self.plan.weight_at(r.step) };
         let before = match cause {
             PauseCause::Drift { to, .. } => *to,
-            PauseCause::Plan { .. } | PauseCause::Person { .. } | PauseCause::WeightSet { .. } | PauseCause::Adopted | PauseCause::Unreachable => r.weight.stands(),
+            PauseCause::Plan { .. }
+            | PauseCause::Person { .. }
+            | PauseCause::WeightSet { .. }
+            | PauseCause::Adopted
+            | PauseCause::Unreachable => r.weight.stands(),
         };
         let effect = format!("{} {before} → {share}", r.canary);
         if before != share {

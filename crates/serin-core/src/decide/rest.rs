@@ -39,7 +39,9 @@ impl Look<'_> {
                 (false, None) => Reason::NoRoute { service: "the service".into() },
                 (false, Some((v, w))) => Reason::Obstacle {
                     code: "StableMissing".into(),
-                    what: format!("waits: the route gives {v} {w} of the requests, and no Deployment behind the service carries that version"),
+                    what: format!(
+                        "waits: the route gives {v} {w} of the requests, and no Deployment behind the service carries that version"
+                    ),
                 },
             });
             return;
@@ -124,8 +126,12 @@ impl Look<'_> {
     /// Observed, stable is whichever version was given every request.
     fn followed(&mut self, stable: Version) -> Version {
         let shares = self.shares_found();
-        let only = |found: &&(VersionName, Weight)| found.1 == Weight::ALL && found.0 != stable.name && shares.iter().all(|(v, w)| *v == found.0 || *w == Weight::ZERO);
-        let Some(new) = shares.iter().find(only).and_then(|(v, _)| self.seen.workloads.iter().find(|w| w.version == *v)).filter(|_| self.observes()) else {
+        let only = |found: &&(VersionName, Weight)| {
+            found.1 == Weight::ALL && found.0 != stable.name && shares.iter().all(|(v, w)| *v == found.0 || *w == Weight::ZERO)
+        };
+        let Some(new) =
+            shares.iter().find(only).and_then(|(v, _)| self.seen.workloads.iter().find(|w| w.version == *v)).filter(|_| self.observes())
+        else {
             return stable;
         };
         let new = version_of(new);
@@ -177,7 +183,11 @@ impl Look<'_> {
     pub(super) fn bring_back(&mut self) -> Result<Rollout, alloc::string::String> {
         let stable = self.next.stable.clone().ok_or("no version serves yet")?;
         let mut promotions = self.next.history.iter().rev().filter(|p| p.outcome == Outcome::Promoted && p.canary == stable.name);
-        let old = promotions.next().ok_or_else(|| format!("no promotion of {stable} is remembered, so there is nothing to go back to"))?.stable.clone();
+        let old = promotions
+            .next()
+            .ok_or_else(|| format!("no promotion of {stable} is remembered, so there is nothing to go back to"))?
+            .stable
+            .clone();
         let find = |name: &VersionName| self.seen.workloads.iter().find(|w| w.version == *name);
         let before = find(&old).ok_or_else(|| format!("the Deployment of {old} is gone: apply it again first"))?;
         let serving = self.workload(&stable).ok_or_else(|| format!("the Deployment of {stable}, which serves, is gone"))?;

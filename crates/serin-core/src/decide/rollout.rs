@@ -160,7 +160,11 @@ impl Look<'_> {
         let quiet_since = rollout.last_traffic.map_or(rollout.step_since, |t| t.max(rollout.step_since));
         let patience = QUIET.max(self.plan.spec().interval * 3);
         if self.now.since(quiet_since) >= patience {
-            return Some(Reason::NoTraffic { service: "the service".into(), since: self.now.since(quiet_since), last: rollout.last_traffic });
+            return Some(Reason::NoTraffic {
+                service: "the service".into(),
+                since: self.now.since(quiet_since),
+                last: rollout.last_traffic,
+            });
         }
         if rollout.refused_at.is_some_and(|at| self.now.since(at) < self.plan.spec().interval * 3) {
             return Some(Reason::Unattributed { requests: rollout.served.unattributed });

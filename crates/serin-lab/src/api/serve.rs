@@ -20,7 +20,8 @@ pub(super) async fn handle(State(api): State<Api>, request: Request) -> Response
         // Kinds defined by CRDs are another server's behind the real one, and where that serves nothing it says so in plain text:
         // clients have to go by the code alone.
         Err(error) if custom && error.is_no_such_path() => {
-            (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))], "404 page not found\n").into_response()
+            (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))], "404 page not found\n")
+                .into_response()
         }
         Err(error) => error.into_response(),
     }

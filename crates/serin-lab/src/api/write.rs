@@ -195,7 +195,12 @@ pub(super) fn update(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response
         let (object, warnings) = make(api, call, &options, sent, &body.duplicates)?;
         return read::one(api, call, StatusCode::CREATED, &object, &warnings);
     }
-    let change = Change { sent: &|_| Ok(sent.clone()), duplicates: &body.duplicates, patched: false, subresource: call.sub.as_deref().unwrap_or_default() };
+    let change = Change {
+        sent: &|_| Ok(sent.clone()),
+        duplicates: &body.duplicates,
+        patched: false,
+        subresource: call.sub.as_deref().unwrap_or_default(),
+    };
     let (object, warnings) = modify(api, call, &options, &change)?;
     read::one(api, call, StatusCode::OK, &object, &warnings)
 }
@@ -237,7 +242,8 @@ pub(super) fn patch(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response>
         check_type(call, &mut new)?;
         Ok(new)
     };
-    let change = Change { sent: &sent, duplicates: patch.duplicates(), patched: true, subresource: call.sub.as_deref().unwrap_or_default() };
+    let change =
+        Change { sent: &sent, duplicates: patch.duplicates(), patched: true, subresource: call.sub.as_deref().unwrap_or_default() };
     let (object, warnings) = modify(api, call, &options, &change)?;
     read::one(api, call, StatusCode::OK, &object, &warnings)
 }
@@ -861,7 +867,12 @@ pub(super) fn pod_action(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Resp
             new["spec"]["nodeName"] = node.clone();
             Ok(new)
         };
-        modify(api, &whole, &options, &Change { sent: &sent, duplicates: &[], patched: false, subresource: call.sub.as_deref().unwrap_or_default() })?;
+        modify(
+            api,
+            &whole,
+            &options,
+            &Change { sent: &sent, duplicates: &[], patched: false, subresource: call.sub.as_deref().unwrap_or_default() },
+        )?;
     }
     encode(accepted(&call.headers)?, StatusCode::CREATED, &success)
 }

@@ -138,7 +138,9 @@ fn outlier(o: &Value) -> cluster::OutlierDetection {
 
 /// The protocol towards the pods: as the port's name says, as the caller speaks if asked so, else HTTP/1.1.
 fn protocol(port: &Port, pool: Option<&Value>) -> Option<Any> {
-    use upstream::http_protocol_options::{ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig};
+    use upstream::http_protocol_options::{
+        ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
+    };
     let http = pool.and_then(|p| p.get("http"));
     let field = |name: &str| http.and_then(|h| h.get(name));
     let streams = field("maxConcurrentStreams").and_then(number).filter(|n| *n > 0).map(|value| UInt32Value { value });
@@ -152,7 +154,11 @@ fn protocol(port: &Port, pool: Option<&Value>) -> Option<Any> {
             ..Default::default()
         })
     } else {
-        let config = if port.protocol == Protocol::Http2 || upgrade { ProtocolConfig::Http2ProtocolOptions(http2) } else { ProtocolConfig::HttpProtocolOptions(http1) };
+        let config = if port.protocol == Protocol::Http2 || upgrade {
+            ProtocolConfig::Http2ProtocolOptions(http2)
+        } else {
+            ProtocolConfig::HttpProtocolOptions(http1)
+        };
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
     };
     let requests = field("maxRequestsPerConnection").and_then(number).filter(|n| *n > 0);
@@ -162,5 +168,9 @@ fn protocol(port: &Port, pool: Option<&Value>) -> Option<Any> {
         idle_timeout: idle,
         ..Default::default()
     });
-    Some(pack_any(upstream::HttpProtocolOptions { upstream_protocol_options: Some(options), common_http_protocol_options: common, ..Default::default() }))
+    Some(pack_any(upstream::HttpProtocolOptions {
+        upstream_protocol_options: Some(options),
+        common_http_protocol_options: common,
+        ..Default::default()
+    }))
 }

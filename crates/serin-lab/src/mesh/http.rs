@@ -201,14 +201,17 @@ impl<'a> One<'a> {
                         request_headers_to_remove: own.request_remove,
                         response_headers_to_add: own.response_add,
                         response_headers_to_remove: own.response_remove,
-                        host_rewrite_specifier: own.authority.map(route::weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
+                        host_rewrite_specifier: own
+                            .authority
+                            .map(route::weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
                         ..Default::default()
                     }
                 });
                 ClusterSpecifier::WeightedClusters(route::WeightedCluster { clusters: clusters.collect(), ..Default::default() })
             }
         };
-        let hashes: Vec<_> = destinations.iter().filter(|d| destinations.len() == 1 || weight(d) > 0).filter_map(|d| self.hash(&d["destination"])).collect();
+        let hashes: Vec<_> =
+            destinations.iter().filter(|d| destinations.len() == 1 || weight(d) > 0).filter_map(|d| self.hash(&d["destination"])).collect();
         let mut out = route::RouteAction {
             cluster_specifier: Some(specifier),
             // No timeout means none.
@@ -252,7 +255,8 @@ impl<'a> One<'a> {
         use envoy_types::pb::envoy::extensions::filters::common::fault::v3 as common;
         use envoy_types::pb::envoy::extensions::filters::http::fault::v3 as filter;
         // As Istio's reference says: without a percentage no request is delayed or aborted.
-        let percent = |v: &Value| fraction(v.pointer("/percentage/value").or_else(|| v.get("percent")).and_then(Value::as_f64).unwrap_or(0.0));
+        let percent =
+            |v: &Value| fraction(v.pointer("/percentage/value").or_else(|| v.get("percent")).and_then(Value::as_f64).unwrap_or(0.0));
         let delay = present(fault, "delay").map(|d| common::FaultDelay {
             percentage: Some(percent(d)),
             fault_delay_secifier: d["fixedDelay"].as_str().and_then(duration).map(common::fault_delay::FaultDelaySecifier::FixedDelay),
@@ -282,7 +286,9 @@ fn matched(m: &Value) -> route::RouteMatch {
         out.path_specifier = match string_match(uri) {
             Some(StringMatch::Exact(path)) => Some(route::route_match::PathSpecifier::Path(path)),
             Some(StringMatch::Prefix(path)) => Some(route::route_match::PathSpecifier::Prefix(path)),
-            Some(StringMatch::Regex(regex)) => Some(route::route_match::PathSpecifier::SafeRegex(matcher::RegexMatcher { regex, ..Default::default() })),
+            Some(StringMatch::Regex(regex)) => {
+                Some(route::route_match::PathSpecifier::SafeRegex(matcher::RegexMatcher { regex, ..Default::default() }))
+            }
             None => out.path_specifier,
         };
         if m["ignoreUriCase"] == Value::Bool(true) {
@@ -336,7 +342,9 @@ fn retries(wanted: Option<&Value>, by_hash: bool) -> Option<route::RetryPolicy> 
         num_retries: Some(UInt32Value { value: attempts }),
         per_try_timeout: field("perTryTimeout").and_then(duration),
         retriable_status_codes: codes.iter().filter_map(|c| c.parse().ok()).collect(),
-        retry_back_off: field("backoff").and_then(duration).map(|d| route::retry_policy::RetryBackOff { base_interval: Some(d), max_interval: None }),
+        retry_back_off: field("backoff")
+            .and_then(duration)
+            .map(|d| route::retry_policy::RetryBackOff { base_interval: Some(d), max_interval: None }),
         retry_host_predicate: elsewhere.then(predicate).into_iter().collect(),
         host_selection_retry_max_attempts: 5,
         ..Default::default()
@@ -416,7 +424,8 @@ fn redirected(redirect: &Value, port: u16) -> route::RedirectAction {
 
 fn direct_response(direct: &Value) -> route::DirectResponseAction {
     use core::data_source::Specifier;
-    let bytes = || direct.pointer("/body/bytes").and_then(Value::as_str).and_then(|b| base64::engine::general_purpose::STANDARD.decode(b).ok());
+    let bytes =
+        || direct.pointer("/body/bytes").and_then(Value::as_str).and_then(|b| base64::engine::general_purpose::STANDARD.decode(b).ok());
     let written = direct.pointer("/body/string").and_then(Value::as_str).map(|s| Specifier::InlineString(s.into()));
     let body = written.or_else(|| bytes().map(Specifier::InlineBytes));
     route::DirectResponseAction {
@@ -429,8 +438,23 @@ fn direct_response(direct: &Value) -> route::DirectResponseAction {
 /// A gRPC status by its name (`UNAVAILABLE`) or number.
 fn grpc_code(name: &str) -> Option<u32> {
     const NAMES: [&str; 17] = [
-        "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
     ];
     let by_name = NAMES.iter().position(|n| *n == name).and_then(|n| u32::try_from(n).ok());
     by_name.or_else(|| name.parse().ok().filter(|n| *n < 17))

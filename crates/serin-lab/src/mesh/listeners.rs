@@ -30,7 +30,10 @@ pub(super) fn listener(name: &str, address: SocketAddr, proxy: (&str, &str)) -> 
             filter("envoy.filters.http.router", pack_any(http_filters::router::v3::Router::default())),
         ],
         access_log: [Spoken::Http, Spoken::Grpc].map(|spoken| logger(proxy, spoken)).into(),
-        route_specifier: Some(hcm::http_connection_manager::RouteSpecifier::Rds(hcm::Rds { route_config_name: name.into(), config_source: Some(ads()) })),
+        route_specifier: Some(hcm::http_connection_manager::RouteSpecifier::Rds(hcm::Rds {
+            route_config_name: name.into(),
+            config_source: Some(ads()),
+        })),
         local_reply_config: Some(hcm::LocalReplyConfig { mappers: vec![no_route(name)], ..Default::default() }),
         upgrade_configs: vec![hcm::http_connection_manager::UpgradeConfig { upgrade_type: "websocket".into(), ..Default::default() }],
         // Istio's gateways call themselves so; a sidecar is plain `envoy`.
@@ -81,7 +84,8 @@ fn no_route(name: &str) -> hcm::ResponseMapper {
 /// The access logger for requests of one protocol: gRPC is told by its content type, as Istio does. `application/grpc-web` is none.
 fn logger(proxy: (&str, &str), spoken: Spoken) -> AccessLog {
     let regex = matcher::RegexMatcher { regex: r"application/grpc(\+.*)?".into(), ..Default::default() };
-    let grpc = matcher::StringMatcher { match_pattern: Some(matcher::string_matcher::MatchPattern::SafeRegex(regex)), ..Default::default() };
+    let grpc =
+        matcher::StringMatcher { match_pattern: Some(matcher::string_matcher::MatchPattern::SafeRegex(regex)), ..Default::default() };
     let header = route::HeaderMatcher {
         name: "content-type".into(),
         invert_match: spoken == Spoken::Http,
@@ -97,13 +101,19 @@ fn logger(proxy: (&str, &str), spoken: Spoken) -> AccessLog {
 
 /// Istio's counter and histogram, with Istio's labels.
 fn counting(labels: Vec<(&'static str, String)>) -> stats::Config {
-    let tags: Vec<stats::config::Tag> =
-        labels.into_iter().map(|(name, value_format)| stats::config::Tag { name: name.into(), value_format, ..Default::default() }).collect();
+    let tags: Vec<stats::config::Tag> = labels
+        .into_iter()
+        .map(|(name, value_format)| stats::config::Tag { name: name.into(), value_format, ..Default::default() })
+        .collect();
     let stat = |name: &str| Some(stats::config::Stat { name: name.into(), tags: tags.clone() });
     stats::Config {
         // Scope and name are joined: `envoy_istio_requests_total`.
         stats_scope: Some(Scope { prefix: "istio".into(), ..Default::default() }),
-        counters: vec![stats::config::Counter { stat: stat("requests_total"), value_fixed: Some(UInt64Value { value: 1 }), ..Default::default() }],
+        counters: vec![stats::config::Counter {
+            stat: stat("requests_total"),
+            value_fixed: Some(UInt64Value { value: 1 }),
+            ..Default::default()
+        }],
         histograms: vec![stats::config::Histogram {
             stat: stat("request_duration_milliseconds"),
             unit: stats::config::histogram::Unit::Milliseconds as i32,

@@ -247,7 +247,10 @@ fn stand(store: &Store, workload: &str, namespace: &str, ip: Ipv4Addr) {
     let now = seconds((store.clock())());
     if namespace != "default" {
         let key = Key::cluster("", "namespaces", namespace);
-        let made = store.create(&key, json!({"apiVersion": "v1", "kind": "Namespace", "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
+        let made = store.create(
+            &key,
+            json!({"apiVersion": "v1", "kind": "Namespace", "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+        );
         debug_assert!(!matches!(made, Err(StoreError::NotFound(..))));
     }
     let condition = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
@@ -303,7 +306,15 @@ async fn run_once(config: &MeshConfig, ads: SocketAddr, admin: SocketAddr, stop:
     let file = config.dir.join("envoy.json");
     std::fs::write(&file, serde_json::to_vec_pretty(&envoy::bootstrap(ads, admin))?)?;
     let output = std::fs::File::options().create(true).append(true).open(config.log())?;
-    let args = ["-c".into(), file.into_os_string(), "--disable-hot-restart".into(), "--concurrency".into(), "2".into(), "--log-level".into(), "warning".into()];
+    let args = [
+        "-c".into(),
+        file.into_os_string(),
+        "--disable-hot-restart".into(),
+        "--concurrency".into(),
+        "2".into(),
+        "--log-level".into(),
+        "warning".into(),
+    ];
     let mut command = guarded(&config.self_exe, &config.envoy.path, args);
     command.stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
     let mut child = command.spawn()?;

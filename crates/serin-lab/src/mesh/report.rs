@@ -64,7 +64,8 @@ pub(super) fn refused(store: &Store, refused: Type, error: &str, taken: u64) {
 /// An Event about an object; the same again counts up.
 pub(super) fn event(store: &Store, (kind, namespace, name): &Subject, reason: &str, message: &str) {
     let now = seconds((store.clock())());
-    let plural = format!("{}s", kind.to_ascii_lowercase().strip_suffix('y').map_or_else(|| kind.to_ascii_lowercase(), |stem| format!("{stem}ie")));
+    let plural =
+        format!("{}s", kind.to_ascii_lowercase().strip_suffix('y').map_or_else(|| kind.to_ascii_lowercase(), |stem| format!("{stem}ie")));
     let (group, version) = if matches!(kind.as_str(), "Service" | "Pod") { ("", "v1") } else { (ISTIO, "networking.istio.io/v1") };
     let uid = store.get(&Key::namespaced(group, &plural, namespace, name)).map(|o| o["metadata"]["uid"].clone()).unwrap_or_default();
     let message: String = message.chars().take(1024).collect();

@@ -100,7 +100,11 @@ pub(super) fn gateways(view: &View<'_>, complaints: &mut Vec<Complaint>) -> Vec<
             let Some(port) = server.pointer("/port/number").and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok()) else { continue };
             let protocol = text(server, "/port/protocol").to_ascii_uppercase();
             if !matches!(protocol.as_str(), "HTTP" | "HTTP2" | "GRPC" | "") {
-                complaints.push(Complaint::about("Gateway", gateway, format!("port {port} is {protocol}, which the lab does not play: only HTTP")));
+                complaints.push(Complaint::about(
+                    "Gateway",
+                    gateway,
+                    format!("port {port} is {protocol}, which the lab does not play: only HTTP"),
+                ));
                 continue;
             }
             let redirect = server.pointer("/tls/httpsRedirect") == Some(&Value::Bool(true));
@@ -109,7 +113,8 @@ pub(super) fn gateways(view: &View<'_>, complaints: &mut Vec<Complaint>) -> Vec<
                 let (from, served) = served.split_once('/').unwrap_or(("*", served));
                 let from = if from == "." { namespace } else { from };
                 let served = served.to_ascii_lowercase();
-                for vs in view.world.routes.iter().filter(|vs| bound(vs).contains(&full) && exported(vs, &view.gateway.namespace).is_some()) {
+                for vs in view.world.routes.iter().filter(|vs| bound(vs).contains(&full) && exported(vs, &view.gateway.namespace).is_some())
+                {
                     if from != "*" && from != text(vs, "/metadata/namespace") {
                         continue;
                     }
@@ -163,7 +168,8 @@ impl Domains {
         let mut out = Vec::new();
         for name in names {
             // `*` covers every port already, and Envoy has no pattern for it with one.
-            let ports: Vec<String> = if name == "*" { Vec::new() } else { std::iter::once(&port).chain(also).map(|p| format!("{name}:{p}")).collect() };
+            let ports: Vec<String> =
+                if name == "*" { Vec::new() } else { std::iter::once(&port).chain(also).map(|p| format!("{name}:{p}")).collect() };
             out.extend(main.then(|| name.clone()).into_iter().chain(ports).filter(|d| self.0.insert(d.clone())));
         }
         out

@@ -50,7 +50,8 @@ impl<'a> Rule<'a> {
                 }
             }
             let selected = groups.iter().find(|(_, selector, rules)| {
-                selector.is_some_and(|s| caller.has(&s["matchLabels"])) && rules.first().is_some_and(|r| text(r, "/metadata/namespace") == caller.namespace)
+                selector.is_some_and(|s| caller.has(&s["matchLabels"]))
+                    && rules.first().is_some_and(|r| text(r, "/metadata/namespace") == caller.namespace)
             });
             let group = selected.or_else(|| groups.iter().rev().find(|(_, selector, _)| selector.is_none()));
             // Rules for other callers alone still take the place of those of the next namespace.
@@ -68,12 +69,17 @@ impl<'a> Rule<'a> {
             for subset in list(rule, "/spec/subsets") {
                 let name = text(subset, "/name").to_string();
                 if out.subsets.iter().any(|(n, ..)| *n == name) {
-                    complaints.push(Complaint::about("DestinationRule", rule, format!("subset {name:?} is defined before, so this definition is dropped")));
+                    complaints.push(Complaint::about(
+                        "DestinationRule",
+                        rule,
+                        format!("subset {name:?} is defined before, so this definition is dropped"),
+                    ));
                     continue;
                 }
                 let policy = subset.get("trafficPolicy").filter(|p| !p.is_null());
                 unplayed(rule, &format!("subset {name:?}: trafficPolicy"), policy, complaints);
-                let labels = subset["labels"].as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string())));
+                let labels =
+                    subset["labels"].as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string())));
                 out.subsets.push((name, labels.collect(), policy.cloned()));
             }
         }
@@ -114,9 +120,12 @@ impl<'v> Policy<'v> {
         let levels = list(policy, "/portLevelSettings");
         let level = levels.iter().find(|l| l.pointer("/port/number").and_then(Value::as_u64) == Some(port.into()));
         match level {
-            Some(level) => {
-                Self { balancer: part(level, "loadBalancer"), pool: part(level, "connectionPool"), outlier: part(level, "outlierDetection"), tls: part(level, "tls") }
-            }
+            Some(level) => Self {
+                balancer: part(level, "loadBalancer"),
+                pool: part(level, "connectionPool"),
+                outlier: part(level, "outlierDetection"),
+                tls: part(level, "tls"),
+            },
             None => Self {
                 balancer: part(policy, "loadBalancer").or(self.balancer),
                 pool: part(policy, "connectionPool").or(self.pool),

@@ -14,7 +14,24 @@ use tokio_util::sync::CancellationToken;
 
 /// Istio's edges of request durations, in milliseconds.
 pub const EDGES_MS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 30_000.0, 60_000.0, 300_000.0, 600_000.0, 1_800_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    2500.0,
+    5000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
     3_600_000.0,
 ];
 
@@ -39,7 +56,11 @@ pub(super) enum Spoken {
 /// - All else of the destination is the pod's that was chosen, its namespace as the service's too. Where none was (UH, NC, NR) it is `unknown`.
 /// - What the caller's side cannot know of encryption is `unknown` in Istio as well.
 pub(super) fn labels((workload, namespace): (&str, &str), spoken: Spoken) -> Vec<(&'static str, String)> {
-    let service = |key: &str| format!(r#"%COALESCE({{"operators":[{{"command":"CLUSTER_METADATA","param":"istio:{key}"}},{{"command":"REQ","param":":AUTHORITY"}}]}})%"#);
+    let service = |key: &str| {
+        format!(
+            r#"%COALESCE({{"operators":[{{"command":"CLUSTER_METADATA","param":"istio:{key}"}},{{"command":"REQ","param":":AUTHORITY"}}]}})%"#
+        )
+    };
     let pod = |key: &str| format!("%UPSTREAM_METADATA(istio:{key})%");
     let (protocol, status) = match spoken {
         // Envoy takes no empty format; `known` makes nothing of the dash.

@@ -168,7 +168,8 @@ impl Traffic {
     async fn call(&self, plan: Plan) {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(MOST_UNDER_WAY).build(connector);
+        let client: Client<HttpConnector, Empty<Bytes>> =
+            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(MOST_UNDER_WAY).build(connector);
         let under_way = Arc::new(Semaphore::new(MOST_UNDER_WAY));
         let mut log = plan.log.as_ref().and_then(|p| std::fs::File::create(p).ok()).map(std::io::BufWriter::new);
         let mut requests = JoinSet::new();

@@ -66,7 +66,8 @@ impl Caller {
 
     /// The labels of a proxy's pod.
     pub(super) fn labels(workload: &str) -> BTreeMap<String, String> {
-        let mut labels: BTreeMap<String, String> = [("app", workload), ("serin.dev/lab", "proxy")].map(|(k, v)| (k.to_string(), v.to_string())).into();
+        let mut labels: BTreeMap<String, String> =
+            [("app", workload), ("serin.dev/lab", "proxy")].map(|(k, v)| (k.to_string(), v.to_string())).into();
         if workload == GATEWAY.0 {
             // By which Gateways select it: Istio's own has it.
             labels.insert("istio".into(), "ingressgateway".into());
@@ -95,7 +96,12 @@ pub struct Complaint {
 
 impl Complaint {
     pub(super) fn about(kind: &str, object: &Value, what: impl Into<String>) -> Self {
-        Self { kind: kind.into(), namespace: text(object, "/metadata/namespace").into(), name: text(object, "/metadata/name").into(), what: what.into() }
+        Self {
+            kind: kind.into(),
+            namespace: text(object, "/metadata/namespace").into(),
+            name: text(object, "/metadata/name").into(),
+            what: what.into(),
+        }
     }
 }
 

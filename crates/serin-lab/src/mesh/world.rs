@@ -142,22 +142,40 @@ impl World {
         let all = |group: &str, plural: &str| store.list(&Resource::new(group, plural), None).0;
         let aged = |mut objects: Vec<Object>| {
             objects.retain(|o| o.pointer("/metadata/deletionTimestamp").is_none());
-            objects.sort_by_key(|o| (text(o, "/metadata/creationTimestamp").to_string(), text(o, "/metadata/namespace").to_string(), text(o, "/metadata/name").to_string()));
+            objects.sort_by_key(|o| {
+                (
+                    text(o, "/metadata/creationTimestamp").to_string(),
+                    text(o, "/metadata/namespace").to_string(),
+                    text(o, "/metadata/name").to_string(),
+                )
+            });
             objects
         };
         let pods = all("", "pods");
-        let by_name: BTreeMap<(&str, &str), &Object> = pods.iter().map(|p| ((text(p, "/metadata/namespace"), text(p, "/metadata/name")), p)).collect();
+        let by_name: BTreeMap<(&str, &str), &Object> =
+            pods.iter().map(|p| ((text(p, "/metadata/namespace"), text(p, "/metadata/name")), p)).collect();
         let mut services = BTreeMap::new();
         let mut complaints = Vec::new();
         for service in all("", "services") {
             let (namespace, name) = (text(&service, "/metadata/namespace"), text(&service, "/metadata/name"));
             if text(&service, "/spec/type") == "ExternalName" {
-                complaints.push(Complaint::about("Service", &service, "type ExternalName is not played by the lab's mesh: callers get 404, NR"));
+                complaints.push(Complaint::about(
+                    "Service",
+                    &service,
+                    "type ExternalName is not played by the lab's mesh: callers get 404, NR",
+                ));
                 continue;
             }
-            let port = |p: &Value| Some(Port { number: u16::try_from(p["port"].as_u64()?).ok()?, name: text(p, "/name").to_string(), protocol: Protocol::of(p) });
+            let port = |p: &Value| {
+                Some(Port {
+                    number: u16::try_from(p["port"].as_u64()?).ok()?,
+                    name: text(p, "/name").to_string(),
+                    protocol: Protocol::of(p),
+                })
+            };
             // TCP is the default, and UDP is no business of a mesh.
-            let ports: Vec<Port> = list(&service, "/spec/ports").iter().filter(|p| matches!(text(p, "/protocol"), "" | "TCP")).filter_map(port).collect();
+            let ports: Vec<Port> =
+                list(&service, "/spec/ports").iter().filter(|p| matches!(text(p, "/protocol"), "" | "TCP")).filter_map(port).collect();
             for port in ports.iter().filter(|p| p.protocol == Protocol::Tcp) {
                 complaints.push(Complaint::about("Service", &service, format!(
                     "port {} is TCP by its name or appProtocol, so HTTP rules do not apply to it, as with Istio: the lab forwards each request to any of its pods",
@@ -253,15 +271,24 @@ fn add_entry(services: &mut BTreeMap<String, Service>, entry: &Value, complaints
     }
     for host in list(entry, "/spec/hosts").iter().filter_map(Value::as_str) {
         let own_ports = ports.iter().map(|(p, _)| p.clone()).collect();
-        let mut service = Service { host: host.to_ascii_lowercase(), namespace: namespace.to_string(), ports: own_ports, endpoints: BTreeMap::new() };
+        let mut service =
+            Service { host: host.to_ascii_lowercase(), namespace: namespace.to_string(), ports: own_ports, endpoints: BTreeMap::new() };
         for (port, target) in &ports {
             for endpoint in endpoints {
                 let Ok(ip) = text(endpoint, "/address").parse() else {
-                    complain(format!("endpoint {:?} is no IPv4 address, and the lab looks up no names: it is left out", text(endpoint, "/address")));
+                    complain(format!(
+                        "endpoint {:?} is no IPv4 address, and the lab looks up no names: it is left out",
+                        text(endpoint, "/address")
+                    ));
                     continue;
                 };
                 let own = endpoint.pointer(&format!("/ports/{}", port.name)).and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
-                let labels = endpoint["labels"].as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect();
+                let labels = endpoint["labels"]
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string())))
+                    .collect();
                 service.endpoints.entry(port.number).or_default().push(Endpoint {
                     ip,
                     port: own.unwrap_or(*target),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use serin_lab::mesh::traffic::{Answer, Plan, Sample, Traffic};
 use serin_lab::mesh::{self, Mesh, MeshConfig, envoy};
 use serin_lab::store::{Key, Store, StoreError, Write};
-use serin_lab::workloads::{PodIps, WorkloadConfig, Logs};
+use serin_lab::workloads::{Logs, PodIps, WorkloadConfig};
 use tokio_util::sync::CancellationToken;
 
 struct World {
@@ -49,8 +49,13 @@ impl World {
     }
 
     fn app(&self, versions: &[(&str, u32)]) {
-        self.put("", "services", "my-app", json!({"apiVersion": "v1", "kind": "Service",
-            "spec": {"selector": {"app": "my-app"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]}}));
+        self.put(
+            "",
+            "services",
+            "my-app",
+            json!({"apiVersion": "v1", "kind": "Service",
+            "spec": {"selector": {"app": "my-app"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]}}),
+        );
         for (version, pods) in versions {
             self.deploy(version, *pods);
         }
@@ -66,13 +71,23 @@ impl World {
 
     fn subsets(&self, versions: &[&str]) {
         let subsets: Vec<Value> = versions.iter().map(|v| json!({"name": v, "labels": {"version": v}})).collect();
-        self.put("networking.istio.io", "destinationrules", "my-app", json!({"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
-            "spec": {"host": "my-app", "subsets": subsets}}));
+        self.put(
+            "networking.istio.io",
+            "destinationrules",
+            "my-app",
+            json!({"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+            "spec": {"host": "my-app", "subsets": subsets}}),
+        );
     }
 
     fn route(&self, gateways: &[&str], weights: &[(&str, u32)]) {
-        self.put("networking.istio.io", "virtualservices", "my-app", json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
-            "spec": {"hosts": ["my-app"], "gateways": gateways, "http": [{"route": destinations(weights)}]}}));
+        self.put(
+            "networking.istio.io",
+            "virtualservices",
+            "my-app",
+            json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+            "spec": {"hosts": ["my-app"], "gateways": gateways, "http": [{"route": destinations(weights)}]}}),
+        );
     }
 
     /// Sets weights and waits until Envoy has taken them.
@@ -130,7 +145,8 @@ impl World {
     }
 
     async fn page(&self) -> String {
-        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http::<http_body_util::Empty<bytes::Bytes>>();
+        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+            .build_http::<http_body_util::Empty<bytes::Bytes>>();
         let uri: http::Uri = format!("http://{}/stats/prometheus", self.mesh.telemetry).parse().unwrap();
         let body = http_body_util::BodyExt::collect(client.get(uri).await.unwrap().into_body()).await.unwrap();
         String::from_utf8(body.to_bytes().to_vec()).unwrap()
@@ -293,7 +309,7 @@ async fn failures_are_those_of_istio() {
             Ok::<Value, StoreError>(new)
         })
         .unwrap();
-    let event = Key::namespaced("", "events", "default", "my-app.refused");
+    let event = Key::namespaced("", "events", "default", "my-app.virtualservice.refused");
     for _ in 0..100 {
         if world.store.get(&event).is_some() {
             break;

@@ -54,11 +54,17 @@ async fn refusals_are_status_objects_with_kubernetes_reasons() {
 #[tokio::test]
 async fn small_things_are_as_on_a_real_server() {
     let world = World::new();
-    let map = world.post(CONFIG, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}})).await.expect(201);
+    let map = world
+        .post(CONFIG, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}}))
+        .await
+        .expect(201);
     assert_eq!(map["metadata"]["generation"], json!(null), "kinds without a controller have no generation");
     assert_eq!(world.post(DEPLOYMENTS, deployment("web")).await.expect(201)["metadata"]["generation"], 1);
     let list = world.get(CONFIG).await.expect(200);
-    assert_eq!((&list["kind"], &list["items"][0]["kind"], &list["items"][0]["apiVersion"]), (&json!("ConfigMapList"), &json!(null), &json!(null)));
+    assert_eq!(
+        (&list["kind"], &list["items"][0]["kind"], &list["items"][0]["apiVersion"]),
+        (&json!("ConfigMapList"), &json!(null), &json!(null))
+    );
 
     let one = format!("{CONFIG}/c");
     assert!(world.patch("merge", &one, json!({"data": {"a": 5}})).await.refused(422, "Invalid").contains("patch: Invalid value"));
@@ -66,7 +72,10 @@ async fn small_things_are_as_on_a_real_server() {
         world.patch("merge", &one, json!({"metadata": {"name": "d"}})).await.refused(400, "BadRequest"),
         "the name of the object (d) does not match the name on the URL (c)"
     );
-    world.post(&format!("{CONFIG}?dryRun=Some"), json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "e"}})).await.refused(422, "Invalid");
+    world
+        .post(&format!("{CONFIG}?dryRun=Some"), json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "e"}}))
+        .await
+        .refused(422, "Invalid");
     let nameless = world.post(CONFIG, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}})).await;
     assert_eq!(nameless.body["details"]["name"], json!(null));
 
@@ -84,7 +93,13 @@ async fn small_things_are_as_on_a_real_server() {
 #[tokio::test]
 async fn what_no_crd_serves_is_refused_in_plain_text() {
     let world = World::new();
-    for path in ["/apis/keda.sh", "/apis/keda.sh/v1alpha1", "/apis/keda.sh/v1alpha1/scaledobjects", "/apis/networking.istio.io/v7", "/apis/networking.istio.io/v1/things"] {
+    for path in [
+        "/apis/keda.sh",
+        "/apis/keda.sh/v1alpha1",
+        "/apis/keda.sh/v1alpha1/scaledobjects",
+        "/apis/networking.istio.io/v7",
+        "/apis/networking.istio.io/v1/things",
+    ] {
         let answer = world.get(path).await;
         assert_eq!((answer.code, answer.body.as_str()), (404, Some("404 page not found\n")), "{path}");
     }

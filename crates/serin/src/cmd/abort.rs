@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::Args;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::api::{Api, ListParams};
 use kube::Client;
+use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 use serin_api::convert::version_label;
 use serin_api::{CanaryRelease, names};
@@ -90,7 +90,8 @@ pub(crate) async fn run(args: AbortArgs, cluster: &ClusterArgs) -> Outcome {
     let named = release.spec.traffic.as_ref().and_then(|t| t.virtual_services.as_deref());
     let routes = mesh.routes(&service, named);
     let Some(pair) = pair(&release, &mesh, &service, &routes, &deployments) else {
-        let message = release.status.as_ref().and_then(|s| s.message.clone()).unwrap_or_else(|| "no version but stable gets requests".into());
+        let message =
+            release.status.as_ref().and_then(|s| s.message.clone()).unwrap_or_else(|| "no version but stable gets requests".into());
         match args.output {
             Some(format) => print(format, &json!({"name": args.name, "aborted": false, "message": message}))?,
             None => out::answer(&format!("{}  nothing to take back: {message}\n", args.name))?,
@@ -149,7 +150,13 @@ fn pod_labels(deployment: &Deployment) -> Labels {
 }
 
 /// Who is stable and who is the canary: as the status says; without a rollout there, as the weights say.
-fn pair(release: &CanaryRelease, mesh: &Mesh, service: &ServiceName, routes: &[(&Value, Option<&[String]>)], deployments: &[Deployment]) -> Option<Pair> {
+fn pair(
+    release: &CanaryRelease,
+    mesh: &Mesh,
+    service: &ServiceName,
+    routes: &[(&Value, Option<&[String]>)],
+    deployments: &[Deployment],
+) -> Option<Pair> {
     let label = version_label(&release.spec);
     let of_version = |version: &str| deployments.iter().find(|d| pod_labels(d).get(label).is_some_and(|v| v == version));
     let subset_of = |version: &str, deployment: Option<&Deployment>| {
@@ -212,7 +219,15 @@ async fn wait_for_controller(
 }
 
 /// Patches one VirtualService until it shows 0. A test that fails means that somebody wrote it meanwhile: read and try again.
-async fn take_back(mesh: &Mesh, cluster: &Cluster, service: &ServiceName, pair: &Pair, target: &(String, Option<Vec<String>>), before: Share, end: Instant) -> Result<Done, Failure> {
+async fn take_back(
+    mesh: &Mesh,
+    cluster: &Cluster,
+    service: &ServiceName,
+    pair: &Pair,
+    target: &(String, Option<Vec<String>>),
+    before: Share,
+    end: Instant,
+) -> Result<Done, Failure> {
     let (name, only) = target;
     let begin = Instant::now();
     let canary = subset(&pair.arms.canary);
@@ -236,7 +251,8 @@ async fn take_back(mesh: &Mesh, cluster: &Cluster, service: &ServiceName, pair: 
             let tried = format!("take {} back in VirtualService {}/{name}", pair.canary, cluster.namespace);
             return Err(match last {
                 Some(e) => cluster.failed(&tried, &e),
-                None => Failure::new(format!("cannot {tried}: it is given weight again each time")).hint(format!("kubectl get virtualservice {name} -n {} -o yaml --show-managed-fields", cluster.namespace)),
+                None => Failure::new(format!("cannot {tried}: it is given weight again each time"))
+                    .hint(format!("kubectl get virtualservice {name} -n {} -o yaml --show-managed-fields", cluster.namespace)),
             });
         }
         tokio::time::sleep(LOOK).await;
@@ -247,7 +263,9 @@ fn report(args: &AbortArgs, cluster: &Cluster, pair: &Pair, done: &[Done], not_a
     let by_hand = done.iter().any(|d| d.by == By::CommandLine);
     let note = match (by_hand, not_asked) {
         (true, Some(why)) => format!("The request could not be written ({why}), so the routes were changed from here."),
-        (true, None) => "The controller did not answer within 1 s, so the routes were changed from here; it will find this when it is back.".to_string(),
+        (true, None) => {
+            "The controller did not answer within 1 s, so the routes were changed from here; it will find this when it is back.".to_string()
+        }
         (false, _) => "Done by the controller.".to_string(),
     };
     if let Some(format) = args.output {
@@ -267,7 +285,13 @@ fn report(args: &AbortArgs, cluster: &Cluster, pair: &Pair, done: &[Done], not_a
     for d in done {
         text += &format!(
             "{}  {} {} → 0 %, {} 100 %: done in VirtualService {}/{} ({} ms)\n",
-            args.name, pair.canary, d.before.rounded(), pair.stable, cluster.namespace, d.name, d.took.as_millis()
+            args.name,
+            pair.canary,
+            d.before.rounded(),
+            pair.stable,
+            cluster.namespace,
+            d.name,
+            d.took.as_millis()
         );
         for left in &d.left {
             text += &format!("        still sends to {}: {left}\n", pair.canary);

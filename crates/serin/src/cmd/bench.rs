@@ -25,7 +25,9 @@ use crate::out;
 
 /// Measure on this machine: lab start, weight changes, faults, and the decision itself
 #[derive(Args, Debug, Clone)]
-#[command(after_help = "Exit codes: 0 measured; 2 it could not run; 130 interrupted.\n\nExamples:\n  serin bench\n  serin bench --only fault --runs 5\n  serin bench --only scale --releases 10,1000,10000")]
+#[command(
+    after_help = "Exit codes: 0 measured; 2 it could not run; 130 interrupted.\n\nExamples:\n  serin bench\n  serin bench --only fault --runs 5\n  serin bench --only scale --releases 10,1000,10000"
+)]
 pub(crate) struct BenchArgs {
     /// Runs of each kind
     #[arg(long, value_name = "COUNT", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -105,7 +107,8 @@ pub(crate) async fn run(args: BenchArgs) -> Outcome {
 /// Prints a distribution: least, median, 90th, 99th percentile (nearest rank), most.
 fn tell(what: &str, unit: &str, mut values: Vec<f64>) -> Result<(), Failure> {
     values.sort_by(f64::total_cmp);
-    let at = |q: f64| values.get(((values.len() as f64 * q).ceil() as usize).clamp(1, values.len().max(1)) - 1).copied().unwrap_or(f64::NAN);
+    let at =
+        |q: f64| values.get(((values.len() as f64 * q).ceil() as usize).clamp(1, values.len().max(1)) - 1).copied().unwrap_or(f64::NAN);
     out::answer(&format!(
         "{what}: {} runs, {unit}: least {:.3}, median {:.3}, p90 {:.3}, p99 {:.3}, most {:.3}\n",
         values.len(),
@@ -123,7 +126,17 @@ async fn connect(lab: &RunningLab) -> Result<Cluster, Failure> {
 
 fn calls(lab: &RunningLab, rate: f64) -> Result<Calls, Failure> {
     let target = lab.mesh()?.outbound;
-    Ok(Calls { target, host: "my-app".into(), path: "/".into(), rate, users: 10_000, seed: 1, time: Duration::from_secs(600), requests: None, log: None })
+    Ok(Calls {
+        target,
+        host: "my-app".into(),
+        path: "/".into(),
+        rate,
+        users: 10_000,
+        seed: 1,
+        time: Duration::from_secs(600),
+        requests: None,
+        log: None,
+    })
 }
 
 async fn starts(runs: u32) -> Result<(), Failure> {
@@ -166,10 +179,15 @@ async fn article(cluster: &Cluster) -> Result<(), Failure> {
 async fn ready(cluster: &Cluster, name: &str) -> Result<(), Failure> {
     let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let all = |d: Option<&Deployment>| {
-        d.is_some_and(|d| d.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0) >= d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1))
+        d.is_some_and(|d| {
+            d.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0) >= d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+        })
     };
     let waited = tokio::time::timeout(Duration::from_secs(60), await_condition(api, name, all)).await;
-    waited.map_err(|_| Failure::new(format!("Deployment {name} is not ready after a minute")))?.map(drop).map_err(|e| Failure::new(format!("cannot watch {name}: {e}")))
+    waited
+        .map_err(|_| Failure::new(format!("Deployment {name} is not ready after a minute")))?
+        .map(drop)
+        .map_err(|e| Failure::new(format!("cannot watch {name}: {e}")))
 }
 
 fn virtual_services(cluster: &Cluster) -> Api<DynamicObject> {
@@ -209,7 +227,9 @@ async fn weights() -> Result<(), Failure> {
         let version = weigh(&api, 100 - canary, canary).await?;
         let mut in_force = lab.mesh()?.in_force.clone();
         let taken = tokio::time::timeout(Duration::from_secs(10), in_force.wait_for(|v| *v >= version)).await;
-        taken.map_err(|_| Failure::new("Envoy has not taken a change of weights within 10 s"))?.map_err(|_| Failure::new("the mesh ended"))?;
+        taken
+            .map_err(|_| Failure::new("Envoy has not taken a change of weights within 10 s"))?
+            .map_err(|_| Failure::new("the mesh ended"))?;
         milliseconds.push(begin.elapsed().as_secs_f64() * 1e3);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -249,7 +269,8 @@ async fn faults(runs: u32, rate: f64, share: u32) -> Result<(), Failure> {
         adopted(&cluster).await?;
         let mut bad = objects::read(objects::V2)?;
         for object in &mut bad {
-            object["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "ERROR_RATE", "value": "50%"}, {"name": "SEED", "value": run.to_string()}]);
+            object["spec"]["template"]["spec"]["containers"][0]["env"] =
+                json!([{"name": "ERROR_RATE", "value": "50%"}, {"name": "SEED", "value": run.to_string()}]);
         }
         objects::create(&cluster, &bad).await?;
         taken_back(&cluster).await?;
@@ -269,9 +290,13 @@ async fn faults(runs: u32, rate: f64, share: u32) -> Result<(), Failure> {
 
 async fn phase(cluster: &Cluster, what: &str, fits: fn(&str) -> bool) -> Result<(), Failure> {
     let api: Api<serin_api::CanaryRelease> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let at = move |r: Option<&serin_api::CanaryRelease>| r.and_then(|r| r.status.as_ref()).and_then(|s| s.phase.as_deref()).is_some_and(fits);
+    let at =
+        move |r: Option<&serin_api::CanaryRelease>| r.and_then(|r| r.status.as_ref()).and_then(|s| s.phase.as_deref()).is_some_and(fits);
     let waited = tokio::time::timeout(Duration::from_secs(120), await_condition(api, "my-app", at)).await;
-    waited.map_err(|_| Failure::new(format!("{what} after two minutes")))?.map(drop).map_err(|e| Failure::new(format!("cannot watch CanaryRelease my-app: {e}")))
+    waited
+        .map_err(|_| Failure::new(format!("{what} after two minutes")))?
+        .map(drop)
+        .map_err(|e| Failure::new(format!("cannot watch CanaryRelease my-app: {e}")))
 }
 
 async fn adopted(cluster: &Cluster) -> Result<(), Failure> {
@@ -286,7 +311,8 @@ async fn taken_back(cluster: &Cluster) -> Result<(), Failure> {
 fn decision(runs: u32) -> Result<(), Failure> {
     const CALLS: u32 = 2_000;
     let release: serin_api::CanaryReleaseSpec =
-        serde_json::from_value(json!({"service": "my-app", "steps": [{"weight": 10, "hold": "1h"}]})).map_err(|e| Failure::new(format!("cannot read a spec: {e}")))?;
+        serde_json::from_value(json!({"service": "my-app", "steps": [{"weight": 10, "hold": "1h"}]}))
+            .map_err(|e| Failure::new(format!("cannot read a spec: {e}")))?;
     let plan = serin_api::plan_of(&release).map_err(|p| Failure::new(format!("cannot make a plan: {p:?}")))?;
     let mut now = Timestamp(1_700_000_000_000);
     let mut state = State::new();
@@ -295,7 +321,8 @@ fn decision(runs: u32) -> Result<(), Failure> {
     for turn in 0..40 {
         now = now.plus(Duration::from_secs(10));
         let weight = state.rollout().map_or(0, |r| r.weight.share.parts());
-        seen = if turn < 2 { observation(now, &[("v1", 100_000)])? } else { observation(now, &[("v1", 100_000 - weight), ("v2", weight)])? };
+        seen =
+            if turn < 2 { observation(now, &[("v1", 100_000)])? } else { observation(now, &[("v1", 100_000 - weight), ("v2", weight)])? };
         state = decide(&plan, &state, &seen, now).next;
     }
     if state.phase.name() != "Progressing" {
@@ -305,7 +332,8 @@ fn decision(runs: u32) -> Result<(), Failure> {
     for _ in 0..runs {
         let begin = Instant::now();
         for _ in 0..CALLS {
-            let _ = std::hint::black_box(decide(std::hint::black_box(&plan), std::hint::black_box(&state), std::hint::black_box(&seen), now));
+            let _ =
+                std::hint::black_box(decide(std::hint::black_box(&plan), std::hint::black_box(&state), std::hint::black_box(&seen), now));
         }
         microseconds.push(begin.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS));
     }

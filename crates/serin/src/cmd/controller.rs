@@ -157,7 +157,8 @@ pub(crate) async fn run(args: ControllerArgs, cluster: &ClusterArgs) -> Outcome 
 
 /// A pod has no kubeconfig; a desk has one.
 async fn client(cluster: &ClusterArgs) -> Result<(Client, String), Failure> {
-    let in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && cluster.kubeconfig.is_none() && std::env::var_os("KUBECONFIG").is_none();
+    let in_pod =
+        std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() && cluster.kubeconfig.is_none() && std::env::var_os("KUBECONFIG").is_none();
     if !in_pod {
         let Cluster { client, namespace, .. } = cluster.connect().await?;
         return Ok((client, namespace));
@@ -165,7 +166,9 @@ async fn client(cluster: &ClusterArgs) -> Result<(Client, String), Failure> {
     let mut config = KubeConfig::incluster().map_err(|e| Failure::new(format!("cannot use the pod's account: {e}")))?;
     config.proxy_url = None;
     let namespace = config.default_namespace.clone();
-    Client::try_from(config).map(|client| (client, namespace)).map_err(|e| Failure::new(format!("cannot make a client of the pod's account: {e}")))
+    Client::try_from(config)
+        .map(|client| (client, namespace))
+        .map_err(|e| Failure::new(format!("cannot make a client of the pod's account: {e}")))
 }
 
 /// Log lines go to standard error; `RUST_LOG` chooses which.
@@ -173,7 +176,9 @@ fn log_to_stderr(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match format {
-        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none()).try_init(),
+        LogFormat::Text => {
+            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none()).try_init()
+        }
         LogFormat::Json => log.json().try_init(),
     };
     if let Err(e) = set {
@@ -212,7 +217,11 @@ impl Running {
         let cannot = |e: std::io::Error| Failure::new(format!("cannot start serin controller: {e}"));
         let program = std::env::current_exe().map_err(cannot)?;
         // Under the lab's guard, so that it ends with this process however that ends.
-        let mut command = serin_lab::workloads::guarded(&program, &program, [std::ffi::OsStr::new("controller"), "--kubeconfig".as_ref(), kubeconfig.as_os_str()]);
+        let mut command = serin_lab::workloads::guarded(
+            &program,
+            &program,
+            [std::ffi::OsStr::new("controller"), "--kubeconfig".as_ref(), kubeconfig.as_os_str()],
+        );
         command.env("RUST_LOG", std::env::var_os("RUST_LOG").unwrap_or_else(|| "warn".into()));
         let mut child = command.spawn().map_err(cannot)?;
         let held = child.stdin.take().ok_or_else(|| Failure::new("cannot start serin controller: no pipe"))?;

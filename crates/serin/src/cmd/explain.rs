@@ -7,7 +7,9 @@ use crate::out;
 
 /// Explain a rule of check, with a wrong and a right example; without a code: list them
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 done; 2 no such rule.\n\nExamples:\n  serin explain SRN301\n  serin explain            all rules, a line for each\n  serin explain IST0101    the rules that find what istioctl finds by that code")]
+#[command(
+    after_help = "Exit codes: 0 done; 2 no such rule.\n\nExamples:\n  serin explain SRN301\n  serin explain            all rules, a line for each\n  serin explain IST0101    the rules that find what istioctl finds by that code"
+)]
 pub(crate) struct ExplainArgs {
     /// The rule's code, or one of istioctl's
     code: Option<String>,
@@ -36,5 +38,12 @@ fn line(rule: &serin_check::Rule) -> String {
     let page = rule.page();
     let fix = if page.fixable { "fix" } else { "" };
     let istio = page.istio.join(" ");
-    format!("{}  {:<7}  {:<3}  {}{}\n", page.code, page.severity.word(), fix, page.title, if istio.is_empty() { String::new() } else { format!(" ({istio})") })
+    format!(
+        "{}  {:<7}  {:<3}  {}{}\n",
+        page.code,
+        page.severity.word(),
+        fix,
+        page.title,
+        if istio.is_empty() { String::new() } else { format!(" ({istio})") }
+    )
 }

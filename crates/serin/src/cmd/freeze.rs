@@ -16,7 +16,9 @@ use crate::out;
 
 /// Let no release move forward; each may go back, and harm still takes a canary back
 #[derive(Args, Debug)]
-#[command(after_help = "Holds until thawed, over restarts of the controller.\n\nExit codes: 0 done; 2 no answer.\n\nExamples:\n  serin freeze my-app --reason 'sale until Monday'\n  serin freeze --all -n shop\n  serin freeze --policy default -n serin-system --reason INC-123")]
+#[command(
+    after_help = "Holds until thawed, over restarts of the controller.\n\nExit codes: 0 done; 2 no answer.\n\nExamples:\n  serin freeze my-app --reason 'sale until Monday'\n  serin freeze --all -n shop\n  serin freeze --policy default -n serin-system --reason INC-123"
+)]
 pub(crate) struct FreezeArgs {
     #[command(flatten)]
     which: Which,
@@ -103,7 +105,11 @@ async fn annotate_policy(name: &str, output: Option<Format>, cluster: &Cluster, 
     let patch = Patch::Merge(json!({"metadata": {"annotations": {names::FREEZE: value}}}));
     let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
     let patched = cluster.policies(&cluster.namespace).patch_metadata(name, &params, &patch).await;
-    patched.map_err(|e| cluster.failed(&format!("annotate CanaryPolicy {}/{name}", cluster.namespace), &e).hint(format!("kubectl get canarypolicies -n {}", cluster.namespace)))?;
+    patched.map_err(|e| {
+        cluster
+            .failed(&format!("annotate CanaryPolicy {}/{name}", cluster.namespace), &e)
+            .hint(format!("kubectl get canarypolicies -n {}", cluster.namespace))
+    })?;
     match output {
         Some(format) => print(format, &json!([{"policy": name, "done": true}]))?,
         None => out::answer(&format!("CanaryPolicy {name}  {done}\n"))?,

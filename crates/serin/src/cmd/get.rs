@@ -17,7 +17,9 @@ use crate::view::release::{Columns, list};
 
 /// List releases
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 done; 2 no answer.\n\nExamples:\n  serin get\n  serin get -A -o wide\n  serin get my-app -o json\n  serin get my-app -o yaml --resolved")]
+#[command(
+    after_help = "Exit codes: 0 done; 2 no answer.\n\nExamples:\n  serin get\n  serin get -A -o wide\n  serin get my-app -o json\n  serin get my-app -o yaml --resolved"
+)]
 pub(crate) struct GetArgs {
     /// Only this release
     name: Option<String>,
@@ -98,7 +100,9 @@ fn show(args: &GetArgs, releases: &[CanaryRelease], heads: bool) -> Result<(), F
             let skip = usize::from(!heads);
             out::answer(&text.lines().skip(skip).map(|l| format!("{l}\n")).collect::<String>())
         }
-        Some(Output::Name) => out::answer(&releases.iter().map(|r| format!("canaryrelease.serin.dev/{}\n", r.name_any())).collect::<String>()),
+        Some(Output::Name) => {
+            out::answer(&releases.iter().map(|r| format!("canaryrelease.serin.dev/{}\n", r.name_any())).collect::<String>())
+        }
         Some(Output::Json) => print(Format::Json, &whole(args, releases)),
         Some(Output::Yaml) => print(Format::Yaml, &whole(args, releases)),
     }

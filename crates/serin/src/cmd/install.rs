@@ -68,7 +68,8 @@ pub(crate) fn uninstall(args: &UninstallArgs) -> Outcome {
     let mut objects = manifests("", &args.namespace, args.watch_namespace.as_deref());
     objects.retain(|o| o["kind"] != "Namespace");
     for object in objects.iter().rev() {
-        let mut which = json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": {"name": object["metadata"]["name"]}});
+        let mut which =
+            json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": {"name": object["metadata"]["name"]}});
         if let Some(namespace) = object["metadata"].get("namespace") {
             which["metadata"]["namespace"] = namespace.clone();
         }
@@ -185,19 +186,32 @@ mod tests {
 
     #[test]
     fn a_namespaced_install_has_no_cluster_role() {
-        let kinds: Vec<String> = manifests("i", "shop", Some("shop")).iter().map(|o| o["kind"].as_str().unwrap_or_default().to_string()).collect();
+        let kinds: Vec<String> =
+            manifests("i", "shop", Some("shop")).iter().map(|o| o["kind"].as_str().unwrap_or_default().to_string()).collect();
         assert!(!kinds.iter().any(|k| k.starts_with("Cluster") || k == "Namespace"), "{kinds:?}");
     }
 
     #[test]
     fn rights_are_few_and_named() {
         let rules = rules();
-        let all: Vec<&str> = rules.as_array().into_iter().flatten().flat_map(|r| ["resources", "verbs", "apiGroups"].map(|f| &r[f])).filter_map(Value::as_array).flatten().filter_map(Value::as_str).collect();
+        let all: Vec<&str> = rules
+            .as_array()
+            .into_iter()
+            .flatten()
+            .flat_map(|r| ["resources", "verbs", "apiGroups"].map(|f| &r[f]))
+            .filter_map(Value::as_array)
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         assert!(!all.contains(&"*") && !all.contains(&"secrets"));
         // Every kind that is watched may be read.
         let readable = |group: &str, plural: &str| {
             let mut fits = rules.as_array().into_iter().flatten();
-            fits.any(|r| r["apiGroups"][0] == group && r["resources"].as_array().is_some_and(|a| a.iter().any(|p| p == plural)) && r["verbs"].as_array().is_some_and(|v| v.iter().any(|v| v == "watch")))
+            fits.any(|r| {
+                r["apiGroups"][0] == group
+                    && r["resources"].as_array().is_some_and(|a| a.iter().any(|p| p == plural))
+                    && r["verbs"].as_array().is_some_and(|v| v.iter().any(|v| v == "watch"))
+            })
         };
         for kind in serin_controller::kinds::Kind::ALWAYS.into_iter().chain([serin_controller::kinds::Kind::Pod]) {
             let resource = kind.builtin();

@@ -111,7 +111,9 @@ enum StatusFormat {
 }
 
 #[derive(Args, Debug)]
-#[command(after_help = "Pods' logs: kubectl logs POD. Exit codes: 0 done; 1 there is no log; 130 interrupted.\n\nExample:\n  serin lab logs -f")]
+#[command(
+    after_help = "Pods' logs: kubectl logs POD. Exit codes: 0 done; 1 there is no log; 130 interrupted.\n\nExample:\n  serin lab logs -f"
+)]
 struct LogsArgs {
     /// Its name
     #[arg(long, value_name = "NAME", default_value = "lab")]
@@ -192,12 +194,15 @@ const LOOK: Duration = Duration::from_millis(20);
 
 async fn background(args: UpArgs) -> Outcome {
     if let Some(info) = named(&args.name) {
-        return Err(Failure::new(format!("lab {} runs already, since {}", info.name, info.started)).hint("serin lab status").hint(format!("serin lab down --name {}", args.name)));
+        return Err(Failure::new(format!("lab {} runs already, since {}", info.name, info.started))
+            .hint("serin lab status")
+            .hint(format!("serin lab down --name {}", args.name)));
     }
     let cannot = |e: std::io::Error| Failure::new(format!("cannot start the lab: {e}"));
     let log_path = log_file(&args.name);
     let unwritable = |e: std::io::Error| {
-        Failure::new(format!("cannot start the lab: its log {} cannot be written: {e}", log_path.display())).hint("export XDG_STATE_HOME=FOLDER    a folder that you may write to")
+        Failure::new(format!("cannot start the lab: its log {} cannot be written: {e}", log_path.display()))
+            .hint("export XDG_STATE_HOME=FOLDER    a folder that you may write to")
     };
     if let Some(folder) = log_path.parent() {
         fs::create_dir_all(folder).map_err(unwritable)?;
@@ -224,12 +229,15 @@ async fn background(args: UpArgs) -> Outcome {
             let told: Vec<&str> = said.lines().skip_while(|l| !l.starts_with("serin: ")).collect();
             return Err(match told.split_first() {
                 Some((what, hints)) => hints.iter().fold(Failure::new(what.trim_start_matches("serin: ")), |f, h| f.hint(h.trim())),
-                None => Failure::new(format!("the lab ended while it started ({status})")).hint(format!("serin lab logs --name {}", args.name)),
+                None => {
+                    Failure::new(format!("the lab ended while it started ({status})")).hint(format!("serin lab logs --name {}", args.name))
+                }
             });
         }
         if Instant::now() > end {
             let _ = child.kill();
-            return Err(Failure::new(format!("the lab was not up within {} s", STARTS.as_secs())).hint(format!("serin lab logs --name {}", args.name)));
+            return Err(Failure::new(format!("the lab was not up within {} s", STARTS.as_secs()))
+                .hint(format!("serin lab logs --name {}", args.name)));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -293,18 +301,28 @@ fn status(args: &StatusArgs) -> Outcome {
         Some(StatusFormat::Yaml) => print(Format::Yaml, &info)?,
         Some(StatusFormat::Kubeconfig) => out::answer(&format!("{}\n", info.kubeconfig.display()))?,
         Some(StatusFormat::Url) => out::answer(&format!("{}\n", callers(&info)?))?,
-        None => out::answer(&format!("lab {} runs since {} · API {} · process {}\n{}", info.name, info.started, info.api, info.pid, how_to_reach(&info)))?,
+        None => out::answer(&format!(
+            "lab {} runs since {} · API {} · process {}\n{}",
+            info.name,
+            info.started,
+            info.api,
+            info.pid,
+            how_to_reach(&info)
+        ))?,
     }
     Ok(Exit::Done)
 }
 
 async fn logs(args: &LogsArgs) -> Outcome {
     let path = log_file(&args.name);
-    let mut file = File::open(&path).map_err(|_| Failure::no(format!("lab {} has no log: it was never started in the background", args.name)).hint("serin lab up"))?;
+    let mut file = File::open(&path)
+        .map_err(|_| Failure::no(format!("lab {} has no log: it was never started in the background", args.name)).hint("serin lab up"))?;
     let mut at = 0;
     loop {
         let mut text = Vec::new();
-        file.seek(SeekFrom::Start(at)).and_then(|_| file.read_to_end(&mut text)).map_err(|e| Failure::new(format!("cannot read {}: {e}", path.display())))?;
+        file.seek(SeekFrom::Start(at))
+            .and_then(|_| file.read_to_end(&mut text))
+            .map_err(|e| Failure::new(format!("cannot read {}: {e}", path.display())))?;
         at += text.len() as u64;
         out::answer(&String::from_utf8_lossy(&text))?;
         if !args.follow {
@@ -331,6 +349,7 @@ async fn fetch(args: &FetchArgs) -> Outcome {
 /// # Errors
 /// No lab runs, or several do.
 pub(crate) fn callers_proxy(kubeconfig: Option<&std::path::Path>) -> Result<Uri, Failure> {
-    let none = || Failure::new("no lab runs on this machine to send requests through").hint("serin lab up").hint("serin verify NAME --url URL");
+    let none =
+        || Failure::new("no lab runs on this machine to send requests through").hint("serin lab up").hint("serin verify NAME --url URL");
     callers(&find(kubeconfig).ok_or_else(none)?)
 }

@@ -49,7 +49,9 @@ pub(crate) struct PromoteArgs {
 
 /// Stay at this weight until resumed
 #[derive(Args, Debug)]
-#[command(after_help = "A canary that is found worse is taken back all the same.\n\nExit codes: 0 done; 1 refused; 2 no answer.\n\nExample:\n  serin pause my-app --reason 'looking into latency'")]
+#[command(
+    after_help = "A canary that is found worse is taken back all the same.\n\nExit codes: 0 done; 1 refused; 2 no answer.\n\nExample:\n  serin pause my-app --reason 'looking into latency'"
+)]
 pub(crate) struct PauseArgs {
     #[command(flatten)]
     request: RequestArgs,
@@ -164,7 +166,9 @@ async fn ask(args: RequestArgs, action: RequestAction, cluster: &ClusterArgs) ->
     let cluster = cluster.connect().await?;
     let release = cluster.release(&args.name).await?;
     let request = request_for(&release, action, &who(&cluster), &args.reason);
-    annotate(&cluster, &args.name, names::REQUEST, &request).await.map_err(|e| cluster.failed(&format!("ask CanaryRelease {}/{} to {action}", cluster.namespace, args.name), &e))?;
+    annotate(&cluster, &args.name, names::REQUEST, &request)
+        .await
+        .map_err(|e| cluster.failed(&format!("ask CanaryRelease {}/{} to {action}", cluster.namespace, args.name), &e))?;
     match tokio::time::timeout(args.timeout, handled(&cluster, &args.name, &request.id)).await {
         Ok(Some((release, handled))) => answer(&args, action, &release, &handled),
         Ok(None) => Err(Failure::new(format!("CanaryRelease {} is gone", args.name)).hint("serin get")),

@@ -27,7 +27,8 @@ pub(crate) async fn run(cluster: &Cluster, name: &str, controller_namespace: &st
         Err(e) => return Err(cluster.failed(&format!("read CanaryPolicy {namespace}/{policy}"), &e)),
     };
     if found.is_none() && release.spec.policy.is_some() {
-        return Err(Failure::new(format!("no CanaryPolicy {policy} in namespace {namespace}")).hint(format!("kubectl get canarypolicies -n {namespace}")));
+        return Err(Failure::new(format!("no CanaryPolicy {policy} in namespace {namespace}"))
+            .hint(format!("kubectl get canarypolicies -n {namespace}")));
     }
     let own = serde_json::to_value(&release.spec).map_err(|e| Failure::new(format!("cannot read CanaryRelease {name}: {e}")))?;
     let merged = complete(Merged::new(&own, found.as_ref().map(|p| &p.spec)));
@@ -38,7 +39,8 @@ pub(crate) async fn run(cluster: &Cluster, name: &str, controller_namespace: &st
     };
     match format {
         Format::Json => {
-            let origins: serde_json::Map<String, Value> = merged.origins.iter().map(|(path, origin)| (path.clone(), from(*origin).into())).collect();
+            let origins: serde_json::Map<String, Value> =
+                merged.origins.iter().map(|(path, origin)| (path.clone(), from(*origin).into())).collect();
             print(Format::Json, &json!({"spec": merged.spec, "from": origins}))?;
         }
         Format::Yaml => {
@@ -116,7 +118,14 @@ mod tests {
         let merged = complete(Merged::new(&json!({"service": "cart", "analysis": {"confidence": "99%"}}), Some(&policy)));
         let mut text = String::from("spec:\n");
         yaml(&merged, "", &merged.spec, 1, &|o| format!("{o:?}"), &mut text);
-        let lines = ["  service: \"cart\"  # Release", "    interval: \"30s\"  # Policy", "    confidence: \"99%\"  # Release", "  steps:  # Policy", "  - {\"weight\":5}", "    bake: \"10m\"  # Default"];
+        let lines = [
+            "  service: \"cart\"  # Release",
+            "    interval: \"30s\"  # Policy",
+            "    confidence: \"99%\"  # Release",
+            "  steps:  # Policy",
+            "  - {\"weight\":5}",
+            "    bake: \"10m\"  # Default",
+        ];
         for line in lines {
             assert!(text.lines().any(|l| l == line), "{line:?} in\n{text}");
         }

@@ -161,8 +161,7 @@ fn objects(store: &Store, i: u32, interval: Duration) -> Result<(), Failure> {
         object["apiVersion"] = if group.is_empty() { version.into() } else { format!("{group}/{version}").into() };
         object["kind"] = kind.into();
         let fields = json!({"f:metadata": {"f:labels": {"f:app": {}}}, "f:spec": {"f:replicas": {}, "f:http": {}, "f:hosts": {}, "f:selector": {}, "f:template": {"f:spec": {"f:containers": {}}}}});
-        object["metadata"]["managedFields"] =
-            json!([{"manager": "kubectl-client-side-apply", "operation": "Update", "apiVersion": object["apiVersion"], "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": fields}]);
+        object["metadata"]["managedFields"] = json!([{"manager": "kubectl-client-side-apply", "operation": "Update", "apiVersion": object["apiVersion"], "time": "2026-01-01T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": fields}]);
         let stored = store.create(&Key::namespaced(group, plural, &namespace, called), object);
         stored.map(drop).map_err(|e| Failure::new(format!("cannot store {kind} {called}: {e}")))
     };
@@ -170,22 +169,38 @@ fn objects(store: &Store, i: u32, interval: Duration) -> Result<(), Failure> {
     for version in ["v1", "v2"] {
         let deployment = format!("{name}-{version}");
         let labels = json!({"app": name, "version": version});
-        let environment: Vec<Value> = (0..10).map(|n| json!({"name": format!("SETTING_{n}"), "value": "some value of a setting"})).collect();
+        let environment: Vec<Value> =
+            (0..10).map(|n| json!({"name": format!("SETTING_{n}"), "value": "some value of a setting"})).collect();
         let container = json!({"name": "app", "image": format!("{name}:{version}"), "ports": [{"containerPort": 8080}], "env": environment,
             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}}, "readinessProbe": {"httpGet": {"path": "/", "port": 8080}}});
         let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [container]}});
-        put("apps", "deployments", "v1", "Deployment", &deployment, json!({"spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}, "status": {"replicas": 2, "readyReplicas": 2}}))?;
+        put(
+            "apps",
+            "deployments",
+            "v1",
+            "Deployment",
+            &deployment,
+            json!({"spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}, "status": {"replicas": 2, "readyReplicas": 2}}),
+        )?;
         let endpoint = |n: u32| json!({"addresses": [format!("10.0.0.{n}")], "conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": format!("{deployment}-5d4f8c7b9-abcd{n}")}});
         let slice = json!({"metadata": {"labels": {"kubernetes.io/service-name": name}}, "addressType": "IPv4", "endpoints": [endpoint(1), endpoint(2)], "ports": [{"port": 8080}]});
         put("discovery.k8s.io", "endpointslices", "v1", "EndpointSlice", &deployment, slice)?;
     }
     let subset = |v: &str| json!({"name": v, "labels": {"version": v}});
-    put("networking.istio.io", "destinationrules", "v1", "DestinationRule", &name, json!({"spec": {"host": name, "subsets": [subset("v1"), subset("v2")]}}))?;
+    put(
+        "networking.istio.io",
+        "destinationrules",
+        "v1",
+        "DestinationRule",
+        &name,
+        json!({"spec": {"host": name, "subsets": [subset("v1"), subset("v2")]}}),
+    )?;
     let destination = |v: &str, weight: u32| json!({"destination": {"host": name, "subset": v}, "weight": weight});
     let route = json!({"spec": {"hosts": [name], "gateways": ["mesh"], "http": [{"name": "primary", "route": [destination("v1", 100), destination("v2", 0)]}]}});
     put("networking.istio.io", "virtualservices", "v1", "VirtualService", &name, route)?;
     let interval = format!("{}ms", interval.as_millis());
-    let spec = json!({"service": name, "steps": [{"weight": 10, "hold": "1h"}], "traffic": {"settle": "1s"}, "analysis": {"interval": interval}});
+    let spec =
+        json!({"service": name, "steps": [{"weight": 10, "hold": "1h"}], "traffic": {"settle": "1s"}, "analysis": {"interval": interval}});
     put("serin.dev", "canaryreleases", "v1alpha1", "CanaryRelease", &name, json!({"metadata": {"generation": 1}, "spec": spec}))
 }
 
@@ -213,7 +228,8 @@ impl Asked {
         let path = request.uri().path();
         let parts: Vec<&str> = path.split('/').collect();
         // /apis/GROUP/VERSION/namespaces/NAMESPACE/PLURAL/NAME…
-        let single = parts.iter().position(|p| *p == "namespaces").is_some_and(|at| parts.len() > at + 3) || request.method() != http::Method::GET;
+        let single =
+            parts.iter().position(|p| *p == "namespaces").is_some_and(|at| parts.len() > at + 3) || request.method() != http::Method::GET;
         if !single {
             return;
         }
@@ -274,7 +290,9 @@ pub(crate) async fn controller(scale: &Scale, kubeconfig: PathBuf) -> Result<(),
     let source = Arc::new(Counted::default());
     let running = Run::start(&asked, &cluster, &source).await?;
     let sync = running.synced().await?;
-    let adopted = until(Duration::from_secs(600), || (asked.statuses.load(Ordering::Relaxed) >= releases as usize).then(|| running.begin.elapsed())).await?;
+    let adopted =
+        until(Duration::from_secs(600), || (asked.statuses.load(Ordering::Relaxed) >= releases as usize).then(|| running.begin.elapsed()))
+            .await?;
     // What is still under way, events among it, comes to its end.
     quiet(&asked).await;
     let rss = rss_mb();
@@ -291,7 +309,9 @@ pub(crate) async fn controller(scale: &Scale, kubeconfig: PathBuf) -> Result<(),
     for i in 0..active {
         let (namespace, name) = place(i);
         let api: Api<CanaryRelease> = Api::namespaced(cluster.client.clone(), &namespace);
-        api.patch(&name, &PatchParams::default(), &Patch::Merge(&desired)).await.map_err(|e| cluster.failed(&format!("patch CanaryRelease {namespace}/{name}"), &e))?;
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(&desired))
+            .await
+            .map_err(|e| cluster.failed(&format!("patch CanaryRelease {namespace}/{name}"), &e))?;
     }
     let names: Vec<String> = (0..active).map(|i| place(i).1).collect();
     until(Duration::from_secs(120), || names.iter().all(|n| asked.patched(n).is_some()).then_some(())).await?;
@@ -311,7 +331,8 @@ pub(crate) async fn controller(scale: &Scale, kubeconfig: PathBuf) -> Result<(),
     until(scale.interval * 20 + Duration::from_secs(60), || faults.iter().all(|f| back(f).is_some()).then_some(())).await?;
     let mut to_patch: Vec<f64> = faults.iter().filter_map(|f| back(f).map(|(_, s)| s)).collect();
     let read = source.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut from_reading: Vec<f64> = faults.iter().filter_map(|f| Some(back(f)?.0.checked_duration_since(*read.get(&f.0)?)?.as_secs_f64() * 1e3)).collect();
+    let mut from_reading: Vec<f64> =
+        faults.iter().filter_map(|f| Some(back(f)?.0.checked_duration_since(*read.get(&f.0)?)?.as_secs_f64() * 1e3)).collect();
     running.stop().await;
     let measured = Measured {
         releases,

@@ -129,10 +129,22 @@ async fn soak(args: &SoakArgs) -> Outcome {
     objects::create(&cluster, &objects::read(objects::RELEASE)?).await?;
     let mut controller = Controller { kubeconfig: lab.kubeconfig().to_path_buf(), child: None };
     controller.start()?;
-    wait(&cluster, Duration::from_secs(60), |s| s["phase"] == "Idle" && s["stable"]["version"] == "v1").await.map_err(|last| Failure::new(format!("the release is not adopted: {last}")))?;
+    wait(&cluster, Duration::from_secs(60), |s| s["phase"] == "Idle" && s["stable"]["version"] == "v1")
+        .await
+        .map_err(|last| Failure::new(format!("the release is not adopted: {last}")))?;
     ready(&cluster, "my-app-v1").await?;
     let target = lab.mesh()?.outbound;
-    let plan = Calls { target, host: "my-app".into(), path: "/".into(), rate: f64::from(args.rate), users: 10_000, seed: args.seed, time: Duration::from_secs(args.minutes * 60 + 600), requests: None, log: None };
+    let plan = Calls {
+        target,
+        host: "my-app".into(),
+        path: "/".into(),
+        rate: f64::from(args.rate),
+        users: 10_000,
+        seed: args.seed,
+        time: Duration::from_secs(args.minutes * 60 + 600),
+        requests: None,
+        log: None,
+    };
     // The first answer may still be on its way to the proxy.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let begin = Instant::now();
@@ -180,7 +192,13 @@ async fn soak(args: &SoakArgs) -> Outcome {
 }
 
 /// Version after version, with faults while each is on its way.
-async fn rollouts(args: &SoakArgs, cluster: &Cluster, controller: &mut Controller, begin: Instant, tally: &mut Tally) -> Result<(), Failure> {
+async fn rollouts(
+    args: &SoakArgs,
+    cluster: &Cluster,
+    controller: &mut Controller,
+    begin: Instant,
+    tally: &mut Tally,
+) -> Result<(), Failure> {
     let mut draws = Draws(args.seed);
     let end = begin + Duration::from_secs(args.minutes * 60);
     let mut number = 1_u32;
@@ -196,7 +214,8 @@ async fn rollouts(args: &SoakArgs, cluster: &Cluster, controller: &mut Controlle
         let text = deployment.to_string().replace("v2", &name);
         deployment = serde_json::from_str(&text).map_err(|e| Failure::new(format!("cannot make {name}: {e}")))?;
         let rate = if bad { ["100%", "50%", "20%"][draws.below(3) as usize] } else { "0%" };
-        deployment["spec"]["template"]["spec"]["containers"][0]["env"] = json!([{"name": "ERROR_RATE", "value": rate}, {"name": "SEED", "value": number.to_string()}]);
+        deployment["spec"]["template"]["spec"]["containers"][0]["env"] =
+            json!([{"name": "ERROR_RATE", "value": rate}, {"name": "SEED", "value": number.to_string()}]);
         objects::create(cluster, &[deployment]).await?;
         let started = Instant::now();
         let mut next_fault = started + Duration::from_millis(500 + draws.below(4000));
@@ -239,7 +258,13 @@ async fn rollouts(args: &SoakArgs, cluster: &Cluster, controller: &mut Controlle
     Ok(())
 }
 
-async fn fault(cluster: &Cluster, controller: &mut Controller, draws: &mut Draws, tally: &mut Tally, versions: &[&str]) -> Result<(), Failure> {
+async fn fault(
+    cluster: &Cluster,
+    controller: &mut Controller,
+    draws: &mut Draws,
+    tally: &mut Tally,
+    versions: &[&str],
+) -> Result<(), Failure> {
     match draws.below(4) {
         0 | 1 => {
             controller.kill().await;
@@ -275,7 +300,8 @@ async fn fault(cluster: &Cluster, controller: &mut Controller, draws: &mut Draws
 /// An old version: first whatever names it, then its pods.
 async fn remove(cluster: &Cluster, version: &str) -> Result<(), Failure> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let scaled = deployments.patch(&format!("my-app-{version}"), &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 1}}))).await;
+    let scaled =
+        deployments.patch(&format!("my-app-{version}"), &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 1}}))).await;
     scaled.map(drop).map_err(|e| cluster.failed(&format!("scale my-app-{version}"), &e))?;
     // Deleted once it is two versions old: the last one is the way back.
     let number: u32 = version.trim_start_matches('v').parse().unwrap_or(0);
@@ -315,7 +341,9 @@ async fn ready(cluster: &Cluster, name: &str) -> Result<(), Failure> {
     for _ in 0..600 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let found = deployments.get(name).await.ok();
-        if found.is_some_and(|d| d.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0) >= d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)) {
+        if found.is_some_and(|d| {
+            d.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0) >= d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+        }) {
             return Ok(());
         }
     }

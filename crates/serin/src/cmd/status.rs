@@ -16,7 +16,9 @@ use crate::view::status::{View, text, view};
 
 /// What a release does now, measured, and what comes next
 #[derive(Args, Debug)]
-#[command(after_help = "Exit codes: 0 done; 2 no answer.\n\nExamples:\n  serin status my-app\n  serin status my-app -w\n  serin status my-app -o json")]
+#[command(
+    after_help = "Exit codes: 0 done; 2 no answer.\n\nExamples:\n  serin status my-app\n  serin status my-app -w\n  serin status my-app -o json"
+)]
 pub(crate) struct StatusArgs {
     /// The release
     name: String,

@@ -104,7 +104,8 @@ async fn service(cluster: &Cluster, name: &str) -> Result<(ServiceName, String),
     let services: Api<Service> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     match services.get_opt(name).await {
         Ok(Some(_)) => Ok((ServiceName::new(name, &cluster.namespace), defaults::LABEL.to_string())),
-        Ok(None) => Err(Failure::new(format!("neither a CanaryRelease nor a Service {name} is in namespace {}", cluster.namespace)).hint("kubectl get services")),
+        Ok(None) => Err(Failure::new(format!("neither a CanaryRelease nor a Service {name} is in namespace {}", cluster.namespace))
+            .hint("kubectl get services")),
         Err(e) => Err(cluster.failed(&format!("read Service {}/{name}", cluster.namespace), &e)),
     }
 }
@@ -125,7 +126,12 @@ async fn send(args: &VerifyArgs, url: &Uri, host: Option<&str>) -> Result<(BTree
     let (mut counts, mut other) = (BTreeMap::new(), BTreeMap::new());
     while let Some(answer) = answers.next().await {
         let version = match &answer {
-            Ok(answer) => answer.headers.get(&args.version_header).and_then(|v| v.to_str().ok()).map(ToString::to_string).ok_or_else(|| format!("HTTP {} without header {}", answer.status.as_u16(), args.version_header)),
+            Ok(answer) => answer
+                .headers
+                .get(&args.version_header)
+                .and_then(|v| v.to_str().ok())
+                .map(ToString::to_string)
+                .ok_or_else(|| format!("HTTP {} without header {}", answer.status.as_u16(), args.version_header)),
             Err(e) => Err(e.clone()),
         };
         match version {

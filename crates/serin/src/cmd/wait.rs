@@ -54,7 +54,9 @@ fn stands(release: &CanaryRelease, version: Option<&str>) -> Option<Awaited> {
     }
     let is = |v: &Option<serin_api::status::VersionStatus>| version.is_none_or(|wanted| v.as_ref().is_some_and(|v| v.version == wanted));
     match status.phase.as_deref()? {
-        "Idle" if is(&status.stable) => status.conditions.iter().any(|c| c.type_ == "Promoted" && c.status == "True").then_some(Awaited::Promoted),
+        "Idle" if is(&status.stable) => {
+            status.conditions.iter().any(|c| c.type_ == "Promoted" && c.status == "True").then_some(Awaited::Promoted)
+        }
         "Paused" if is(&status.canary) => Some(Awaited::Paused),
         "RolledBack" if is(&status.canary) => Some(Awaited::Rolledback),
         _ => None,

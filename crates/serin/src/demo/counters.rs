@@ -28,7 +28,8 @@ pub(crate) async fn read(cluster: &Cluster, web: &Web, service: &str) -> Result<
     let mut found = false;
     for pod in pods.iter().filter(has_proxy) {
         let Some(ip) = pod.status.as_ref().and_then(|s| s.pod_ip.as_ref()) else { continue };
-        let url: Uri = format!("http://{ip}:{PORT}/stats/prometheus").parse().map_err(|e| Failure::new(format!("pod address {ip}: {e}")))?;
+        let url: Uri =
+            format!("http://{ip}:{PORT}/stats/prometheus").parse().map_err(|e| Failure::new(format!("pod address {ip}: {e}")))?;
         let answer = web.get(&url, None).await.map_err(|e| Failure::new(format!("cannot read {url}: {e}")))?;
         found = true;
         add(&mut counts, &String::from_utf8_lossy(&answer.body), service);
@@ -39,7 +40,9 @@ pub(crate) async fn read(cluster: &Cluster, web: &Web, service: &str) -> Result<
 fn add(counts: &mut BTreeMap<(String, u16), u64>, text: &str, service: &str) {
     for line in text.lines().filter(|l| l.starts_with("istio_requests_total{")) {
         let Some((labels, value)) = line.trim_start_matches("istio_requests_total{").rsplit_once('}') else { continue };
-        let label = |name: &str| labels.split("\",").find_map(|pair| pair.trim_end_matches('"').split_once("=\"").filter(|(n, _)| *n == name).map(|(_, v)| v));
+        let label = |name: &str| {
+            labels.split("\",").find_map(|pair| pair.trim_end_matches('"').split_once("=\"").filter(|(n, _)| *n == name).map(|(_, v)| v))
+        };
         if label("reporter") != Some("source") || label("destination_service_name") != Some(service) {
             continue;
         }

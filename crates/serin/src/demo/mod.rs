@@ -20,8 +20,8 @@ use std::time::Instant;
 use clap::Args;
 
 use crate::cmd::controller::Running;
-use crate::lab::{LabOptions, RunningLab};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::lab::{LabOptions, RunningLab};
 use say::{Story, ToldAs};
 
 /// A canary on this machine, from beginning to end, with a real Envoy

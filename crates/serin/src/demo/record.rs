@@ -102,7 +102,8 @@ async fn watch_release(cluster: Cluster, name: String, traffic: Traffic, into: A
 }
 
 async fn watch_route(cluster: Cluster, name: String, traffic: Traffic, into: Arc<Mutex<Vec<Weights>>>, tell: Arc<watch::Sender<u64>>) {
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("networking.istio.io", "v1", "VirtualService"), "virtualservices");
+    let resource =
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("networking.istio.io", "v1", "VirtualService"), "virtualservices");
     let api: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), &cluster.namespace, &resource);
     let service = ServiceName::new(&name, &cluster.namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));

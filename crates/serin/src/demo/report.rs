@@ -178,14 +178,19 @@ fn rollout(uid: &str, statuses: &[Seen], weights: &[Weights], log: &[Sample]) ->
     let last = statuses.iter().rposition(is)?;
     let after = statuses.get(last + 1);
     let (began, ended) = (statuses[first].at, after.or_else(|| statuses.last()).map(|s| s.at)?);
-    let (stable, canary) = (statuses[first].status.stable.as_ref()?.version.clone(), statuses[first].status.canary.as_ref()?.version.clone());
+    let (stable, canary) =
+        (statuses[first].status.stable.as_ref()?.version.clone(), statuses[first].status.canary.as_ref()?.version.clone());
     let past = statuses.iter().rev().find_map(|s| s.status.history.iter().find(|p| p.uid == uid)).cloned();
     let within: Vec<&Sample> = log.iter().filter(|e| e.at >= began && e.at < ended).collect();
     let steps = steps(&stable, &canary, began, ended, weights, &within);
     let (canary_requests, canary_failed) = served(within.iter().copied(), &canary);
     let (stable_requests, stable_failed) = served(within.iter().copied(), &stable);
     let back = past.as_ref().is_some_and(|p| p.outcome == "RolledBack");
-    let zero = weights.iter().rev().find(|w| w.at >= began && w.at <= ended && w.shares.get(&canary).is_none_or(|share| *share <= 0.0)).map(|w| w.at);
+    let zero = weights
+        .iter()
+        .rev()
+        .find(|w| w.at >= began && w.at <= ended && w.shares.get(&canary).is_none_or(|share| *share <= 0.0))
+        .map(|w| w.at);
     let met = log.iter().filter(|e| by(e, &canary)).map(|e| e.at).max();
     let late = zero.zip(met).filter(|_| back).map(|(zero, met)| (met.as_secs_f64() - zero.as_secs_f64()) * 1000.0);
     let hit = within.iter().filter(|e| failed(e) && by(e, &canary)).copied();
@@ -224,7 +229,10 @@ fn steps(stable: &str, canary: &str, began: Duration, ended: Duration, weights: 
         let (canary_requests, canary_failed) = served(within.iter().copied(), canary);
         let (stable_requests, stable_failed) = served(within.iter().copied(), stable);
         let counts = |n: u64, x: u64| Counts { n: n as f64, x: x as f64 };
-        let (upper, lower) = (interval::rate(counts(canary_requests, canary_failed), 0.025).1, interval::rate(counts(stable_requests, stable_failed), 0.025).0);
+        let (upper, lower) = (
+            interval::rate(counts(canary_requests, canary_failed), 0.025).1,
+            interval::rate(counts(stable_requests, stable_failed), 0.025).0,
+        );
         let all = canary_requests + stable_requests;
         steps.push(Step {
             from: s(from),
@@ -243,7 +251,19 @@ fn steps(stable: &str, canary: &str, began: Duration, ended: Duration, weights: 
 
 /// Reasons that say that something was done, and not what is waited for.
 const DONE: [&str; 14] = [
-    "Adopted", "Started", "StepBegins", "StepsPassed", "Promoted", "Harm", "OverLimit", "GoesBack", "TakenBack", "AdvancedWithoutProof", "Hurried", "RequestDone", "RequestRefused",
+    "Adopted",
+    "Started",
+    "StepBegins",
+    "StepsPassed",
+    "Promoted",
+    "Harm",
+    "OverLimit",
+    "GoesBack",
+    "TakenBack",
+    "AdvancedWithoutProof",
+    "Hurried",
+    "RequestDone",
+    "RequestRefused",
     "Bakes",
 ];
 
@@ -252,10 +272,17 @@ fn decisions(statuses: &[Seen]) -> Vec<Decision> {
     for seen in statuses {
         for reason in seen.status.reasons.iter().filter(|r| DONE.contains(&r.reason.as_str())) {
             // A reason whose numbers go on, as the time left of a bake does, is one decision.
-            if all.last().is_some_and(|d| d.reason == reason.reason && (d.message == reason.message || reason.reason == "Bakes")) || all.iter().any(|d| d.message == reason.message) {
+            if all.last().is_some_and(|d| d.reason == reason.reason && (d.message == reason.message || reason.reason == "Bakes"))
+                || all.iter().any(|d| d.message == reason.message)
+            {
                 continue;
             }
-            all.push(Decision { at: s(seen.at), phase: seen.status.phase.clone().unwrap_or_default(), reason: reason.reason.clone(), message: reason.message.clone() });
+            all.push(Decision {
+                at: s(seen.at),
+                phase: seen.status.phase.clone().unwrap_or_default(),
+                reason: reason.reason.clone(),
+                message: reason.message.clone(),
+            });
         }
     }
     all
@@ -306,7 +333,13 @@ pub(crate) fn table(r: &Rollout) -> Vec<String> {
         let seen = format!("{:<7} ({})", tenths(step.seen), count(step.canary_requests as f64));
         let at = format!("{:.1} s", step.from);
         lines.push(
-            format!("  {at:<8}{set:<7}{seen:<16}{:<12}{:<13}{showed}", bad(step.canary_failed, step.canary_requests), bad(step.stable_failed, step.stable_requests)).trim_end().to_string(),
+            format!(
+                "  {at:<8}{set:<7}{seen:<16}{:<12}{:<13}{showed}",
+                bad(step.canary_failed, step.canary_requests),
+                bad(step.stable_failed, step.stable_requests)
+            )
+            .trim_end()
+            .to_string(),
         );
     }
     lines
@@ -315,12 +348,18 @@ pub(crate) fn table(r: &Rollout) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serin_api::CanaryReleaseStatus;
     use serde_json::json;
+    use serin_api::CanaryReleaseStatus;
     use serin_lab::mesh::traffic::Answer;
 
     fn entry(ms: u64, version: &str, status: u16, user: u32) -> Sample {
-        Sample { at: Duration::from_millis(ms), took: Duration::from_millis(1), answer: Answer::Status(status), version: Some(version.into()), user }
+        Sample {
+            at: Duration::from_millis(ms),
+            took: Duration::from_millis(1),
+            answer: Answer::Status(status),
+            version: Some(version.into()),
+            user,
+        }
     }
 
     fn seen(ms: u64, status: serde_json::Value) -> Seen {
@@ -340,8 +379,19 @@ mod tests {
         let over = json!({"phase": "RolledBack", "stable": version("v2"), "history": [{"uid": "u", "stable": "v2", "canary": "v3", "outcome": "RolledBack", "why": "v3 failed", "started": "", "took": "1s",
             "served": {"canary": {"requests": 0, "bad": 0}, "stable": {"requests": 0, "bad": 0}}, "highest": "10%"}]});
         let statuses = [seen(1000, running), seen(3000, over)];
-        let weights = [weights(0, &[("v2", 1.0), ("v3", 0.0)]), weights(1500, &[("v2", 0.9), ("v3", 0.1)]), weights(2500, &[("v2", 1.0), ("v3", 0.0)])];
-        let log = [entry(500, "v2", 200, 1), entry(1600, "v3", 500, 2), entry(1700, "v3", 200, 2), entry(1800, "v2", 200, 3), entry(2600, "v2", 200, 4), entry(3500, "v2", 200, 5)];
+        let weights = [
+            weights(0, &[("v2", 1.0), ("v3", 0.0)]),
+            weights(1500, &[("v2", 0.9), ("v3", 0.1)]),
+            weights(2500, &[("v2", 1.0), ("v3", 0.0)]),
+        ];
+        let log = [
+            entry(500, "v2", 200, 1),
+            entry(1600, "v3", 500, 2),
+            entry(1700, "v3", 200, 2),
+            entry(1800, "v2", 200, 3),
+            entry(2600, "v2", 200, 4),
+            entry(3500, "v2", 200, 5),
+        ];
         let all = rollouts(&statuses, &weights, &log);
         let [r] = all.as_slice() else { panic!("one rollout: {all:?}") };
         assert_eq!((r.outcome.as_str(), r.why.as_str()), ("RolledBack", "v3 failed"));

@@ -19,10 +19,10 @@ use super::say::Story;
 use super::traffic::{USERS, by, failed, status};
 use super::{DemoArgs, counters, objects};
 use crate::cluster::{Cluster, ClusterArgs};
-use crate::lab::RunningLab;
 use crate::cmd::request::{annotate, request_for};
 use crate::exit::Failure;
 use crate::istio::Mesh;
+use crate::lab::RunningLab;
 use crate::split::{Verdict, because, expected, judge};
 use crate::web::Web;
 
@@ -44,8 +44,19 @@ const HOST: &str = "my-app";
 /// The lab tells no address for them.
 pub(super) fn callers(args: &DemoArgs, lab: &RunningLab) -> Result<Traffic, Failure> {
     let url = lab.callers()?;
-    let target = url.authority().and_then(|a| a.as_str().parse().ok()).ok_or_else(|| Failure::new(format!("{url} is no address of callers")))?;
-    let plan = Plan { target, host: HOST.into(), path: "/".into(), rate: f64::from(args.rate), users: USERS, seed: args.seed, time: LONGEST, requests: None, log: args.log.clone() };
+    let target =
+        url.authority().and_then(|a| a.as_str().parse().ok()).ok_or_else(|| Failure::new(format!("{url} is no address of callers")))?;
+    let plan = Plan {
+        target,
+        host: HOST.into(),
+        path: "/".into(),
+        rate: f64::from(args.rate),
+        users: USERS,
+        seed: args.seed,
+        time: LONGEST,
+        requests: None,
+        log: args.log.clone(),
+    };
     Ok(Traffic::start(plan))
 }
 
@@ -71,7 +82,10 @@ pub(crate) async fn tour(args: &DemoArgs, lab: &RunningLab, story: &Story, begin
         objects::create(&cluster, &objects::read(file)?).await?;
     }
     ready(&cluster, "my-app-v2", 1).await?;
-    story.fact("applied", "Service my-app · Deployments my-app-v1 (3 pods), my-app-v2 (1 pod) · DestinationRule my-app · VirtualService my-app (90/10)")?;
+    story.fact(
+        "applied",
+        "Service my-app · Deployments my-app-v1 (3 pods), my-app-v2 (1 pod) · DestinationRule my-app · VirtualService my-app (90/10)",
+    )?;
     let service = ServiceName::new("my-app", &cluster.namespace);
     let found = measure(&cluster, &service, &traffic, story).await?;
     story.fact("measured", &found.sentence)?;
@@ -98,7 +112,8 @@ pub(crate) async fn tour(args: &DemoArgs, lab: &RunningLab, story: &Story, begin
     story.now("the last answers");
     traffic.stop().await;
     let took = begin.elapsed();
-    let summary = summary(args, &cluster, &web, &traffic, Parts { before, found, mended, verified, good, bad, seconds: took.as_secs_f64() }).await?;
+    let summary =
+        summary(args, &cluster, &web, &traffic, Parts { before, found, mended, verified, good, bad, seconds: took.as_secs_f64() }).await?;
     close(&summary, story)?;
     Ok(summary)
 }
@@ -110,7 +125,10 @@ async fn ready(cluster: &Cluster, name: &str, pods: i32) -> Result<(), Failure> 
     match tokio::time::timeout(PODS_READY, await_condition(api, name, enough)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(e)) => Err(Failure::new(format!("cannot watch Deployment {name}: {}", crate::cluster::chain(&e)))),
-        Err(_) => Err(Failure::new(format!("Deployment {name} has not {pods} ready pods after {}", duration_text(PODS_READY))).hint("serin lab logs")),
+        Err(_) => {
+            Err(Failure::new(format!("Deployment {name} has not {pods} ready pods after {}", duration_text(PODS_READY)))
+                .hint("serin lab logs"))
+        }
     }
 }
 
@@ -134,7 +152,9 @@ async fn measure(cluster: &Cluster, service: &ServiceName, traffic: &Traffic, st
     tokio::time::sleep(TAKES_EFFECT).await;
     let mesh = Mesh::read(cluster).await?;
     let expected = expected(&mesh, service, "version")?;
-    let counts = tokio::time::timeout(PODS_READY, super::traffic::measure(traffic, SAMPLE)).await.map_err(|_| Failure::new("the traffic stands still"))?;
+    let counts = tokio::time::timeout(PODS_READY, super::traffic::measure(traffic, SAMPLE))
+        .await
+        .map_err(|_| Failure::new("the traffic stands still"))?;
     let verdict: Verdict = judge(&expected.shares, &counts);
     let because = if verdict.agrees { None } else { because(&expected) };
     Ok(Split { sentence: verdict.sentence(&expected.written), weights: expected.written, verdict, because })
@@ -148,7 +168,13 @@ async fn mend(cluster: &Cluster, service: &ServiceName) -> Result<Vec<String>, F
     let patch = bind_mesh(vs, service).map_err(|e| Failure::new(format!("VirtualService my-app cannot be mended: {e}")))?;
     mesh.patch(cluster, "my-app", &patch).await.map_err(|e| cluster.failed("patch VirtualService my-app", &e))?;
     let list = |vs: &serde_json::Value| {
-        let names: Vec<&str> = vs.pointer("/spec/gateways").and_then(serde_json::Value::as_array).into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
+        let names: Vec<&str> = vs
+            .pointer("/spec/gateways")
+            .and_then(serde_json::Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(serde_json::Value::as_str)
+            .collect();
         format!("[{}]", names.join(", "))
     };
     let after = mesh.again(cluster, "my-app").await.map_err(|e| cluster.failed("read VirtualService my-app", &e))?;
@@ -157,7 +183,12 @@ async fn mend(cluster: &Cluster, service: &ServiceName) -> Result<Vec<String>, F
 }
 
 /// Tells each message of the release as it changes, on the live line, until a status fits.
-async fn until(record: &Record, story: &Story, what: &str, fits: impl Fn(&serin_api::CanaryReleaseStatus) -> bool) -> Result<Seen, Failure> {
+async fn until(
+    record: &Record,
+    story: &Story,
+    what: &str,
+    fits: impl Fn(&serin_api::CanaryReleaseStatus) -> bool,
+) -> Result<Seen, Failure> {
     let seen = record
         .wait(ROLLOUT, |status| {
             let weight = status.weight.as_ref().map_or_else(String::new, |w| format!("{} · ", w.text));
@@ -167,7 +198,8 @@ async fn until(record: &Record, story: &Story, what: &str, fits: impl Fn(&serin_
         .await;
     seen.ok_or_else(|| {
         let last = record.last().and_then(|s| s.status.message).unwrap_or_else(|| "no controller looked at it".to_string());
-        Failure::new(format!("{what} within {}; the last word was: {last}", duration_text(ROLLOUT))).hint("serin demo --keep, and in another terminal: serin why my-app")
+        Failure::new(format!("{what} within {}; the last word was: {last}", duration_text(ROLLOUT)))
+            .hint("serin demo --keep, and in another terminal: serin why my-app")
     })
 }
 
@@ -190,7 +222,9 @@ async fn good(cluster: &Cluster, record: &Record, traffic: &Traffic, story: &Sto
 async fn bad(args: &DemoArgs, cluster: &Cluster, record: &Record, traffic: &Traffic, story: &Story) -> Result<Option<Rollout>, Failure> {
     story.now("v3 starts");
     objects::create(cluster, &objects::faulty(&args.fault, args.seed)?).await?;
-    let begun = until(record, story, "Serin did not see v3", |s| s.rollout.is_some() && s.canary.as_ref().is_some_and(|c| c.version == "v3")).await?;
+    let begun =
+        until(record, story, "Serin did not see v3", |s| s.rollout.is_some() && s.canary.as_ref().is_some_and(|c| c.version == "v3"))
+            .await?;
     let uid = begun.status.rollout.as_ref().map(|r| r.uid.clone()).unwrap_or_default();
     until(record, story, "v3 was not decided", |s| over(s, &uid)).await?;
     // Answers that were under way belong to the log too.
@@ -234,7 +268,11 @@ fn tell(r: &Rollout, story: &Story) -> Result<(), Failure> {
 /// When the last request met the version that was taken back, beside the moment at which its weight was seen at 0.
 fn last_request(r: &Rollout) -> String {
     let Some(late) = r.last_request_after_zero_ms else { return String::new() };
-    if late < 0.0 { format!(" · no request began there once its weight was 0 (the last one {:.0} ms before)", -late) } else { format!(" · its last request began {late:.0} ms after its weight was 0") }
+    if late < 0.0 {
+        format!(" · no request began there once its weight was 0 (the last one {:.0} ms before)", -late)
+    } else {
+        format!(" · its last request began {late:.0} ms after its weight was 0")
+    }
 }
 
 /// What the tour has found, before it is put together.
@@ -315,7 +353,8 @@ async fn left(cluster: &Cluster, v3: &str) -> Result<Vec<String>, Failure> {
     let v1 = deployments.get_opt("my-app-v1").await.map_err(|e| cluster.failed("read Deployment my-app-v1", &e))?;
     let pods = v1.as_ref().and_then(|d| d.spec.as_ref()).and_then(|s| s.replicas);
     if pods != Some(3) {
-        differences.push(format!("Deployment my-app-v1 was kept with {} pods, not 3", pods.map_or_else(|| "no".to_string(), |n| n.to_string())));
+        differences
+            .push(format!("Deployment my-app-v1 was kept with {} pods, not 3", pods.map_or_else(|| "no".to_string(), |n| n.to_string())));
     }
     let mesh = Mesh::read(cluster).await?;
     let service = ServiceName::new("my-app", &cluster.namespace);
@@ -335,15 +374,18 @@ fn close(summary: &Summary, story: &Story) -> Result<(), Failure> {
     let t = &summary.totals;
     story.line("")?;
     let whose = if t.failed == t.failed_by_fault && t.failed > 0 { ", all of them by v3" } else { "" };
-    story.fact("in all", &format!(
-        "{} requests of {} users: {} answered, {} failed{whose}; Envoy's own counters {} · total {:.1} s",
-        count(t.requests as f64),
-        count(t.users as f64),
-        count(t.answered as f64),
-        count(t.failed as f64),
-        if summary.envoy.iter().all(|c| c.envoy == c.log) { "agree" } else { "do not agree" },
-        summary.seconds
-    ))?;
+    story.fact(
+        "in all",
+        &format!(
+            "{} requests of {} users: {} answered, {} failed{whose}; Envoy's own counters {} · total {:.1} s",
+            count(t.requests as f64),
+            count(t.users as f64),
+            count(t.answered as f64),
+            count(t.failed as f64),
+            if summary.envoy.iter().all(|c| c.envoy == c.log) { "agree" } else { "do not agree" },
+            summary.seconds
+        ),
+    )?;
     for difference in &summary.differences {
         story.fact("differs", difference)?;
     }

@@ -92,7 +92,17 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_version_that_answers_slowly_is_counted_in_full() {
         let target = two_versions().await;
-        let plan = Plan { target, host: "x".into(), path: "/".into(), rate: 400.0, users: 1, seed: 1, time: Duration::from_secs(60), requests: None, log: None };
+        let plan = Plan {
+            target,
+            host: "x".into(),
+            path: "/".into(),
+            rate: 400.0,
+            users: 1,
+            seed: 1,
+            time: Duration::from_secs(60),
+            requests: None,
+            log: None,
+        };
         let traffic = Traffic::start(plan);
         let counts = measure(&traffic, 200).await;
         traffic.stop().await;

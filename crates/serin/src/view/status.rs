@@ -168,7 +168,8 @@ fn metrics(plan: &Plan, rollout: &Rollout) -> Vec<MetricView> {
                 let at = |c: Counts| interval::rate(c, settings.alpha / 2.0);
                 let ((cl, ch), (sl, sh)) = (at(step.canary), at(step.stable));
                 let known = step.canary.n > 0.0 && step.stable.n > 0.0;
-                let difference = known.then(|| [cl - ratio * sh, step.canary.rate() - ratio * step.stable.rate(), ch - ratio * sl].map(|d| d * 100.0));
+                let difference =
+                    known.then(|| [cl - ratio * sh, step.canary.rate() - ratio * step.stable.rate(), ch - ratio * sl].map(|d| d * 100.0));
                 (Some(shown(rollout.stable.name.as_str(), step.stable)), *margin, difference)
             }
             Test::Limit { max } => {
@@ -211,9 +212,14 @@ fn next(plan: &Plan, state: &State, rollout: &Rollout, now: Timestamp, zone: &Ti
             Some(Step::Weight { hold, confirm, max_wait, .. }) => {
                 let settle = plan.spec().settle;
                 let until = rollout.step_since.plus(settle + *hold);
-                let left = if until > now { format!("{} have passed: {}", duration_text(settle + *hold), clock(until)) } else { format!("{} have passed (done)", duration_text(settle + *hold)) };
+                let left = if until > now {
+                    format!("{} have passed: {}", duration_text(settle + *hold), clock(until))
+                } else {
+                    format!("{} have passed (done)", duration_text(settle + *hold))
+                };
                 if *confirm {
-                    let limit = max_wait.map(|w| format!("; at the latest decided {}", clock(rollout.step_since.plus(w)))).unwrap_or_default();
+                    let limit =
+                        max_wait.map(|w| format!("; at the latest decided {}", clock(rollout.step_since.plus(w)))).unwrap_or_default();
                     vec![format!("{} once every metric is shown fit and {left}{limit}", after())]
                 } else {
                     vec![format!("{} once 20-point faults are excluded ({}) and {left}", after(), if gross() { "done" } else { "not yet" })]
@@ -223,7 +229,11 @@ fn next(plan: &Plan, state: &State, rollout: &Rollout, now: Timestamp, zone: &Ti
         },
         Phase::Paused(_, cause) => vec![format!("{} when someone resumes ({cause})", after())],
         Phase::Promoting(r) => match &r.bake {
-            Some(bake) => vec![format!("{} is the new stable at {}, unless a limit is broken", r.canary.name, clock(bake.since.plus(plan.spec().bake)))],
+            Some(bake) => vec![format!(
+                "{} is the new stable at {}, unless a limit is broken",
+                r.canary.name,
+                clock(bake.since.plus(plan.spec().bake))
+            )],
             None => vec![format!("100 % once {} has stable's number of pods", r.canary.name)],
         },
         Phase::RollingBack(r, _) => vec![format!("all weight back to {}", r.stable.name)],
@@ -272,7 +282,10 @@ pub(crate) fn text(view: &View, colour: bool, zone: &TimeZone) -> String {
         line(&metric.name, format!("{counts}   {}", metric.verdict));
         if let Some([low, point, high]) = metric.difference {
             let word = if metric.stable.is_some() { "difference" } else { "share" };
-            line("", format!("{word} {} {} {}   allowed {} points", signed(low), bar(low, point, high), signed(high), signed(metric.margin)));
+            line(
+                "",
+                format!("{word} {} {} {}   allowed {} points", signed(low), bar(low, point, high), signed(high), signed(metric.margin)),
+            );
         }
     }
     for next in &view.next {
@@ -295,11 +308,11 @@ fn signed(points: f64) -> String {
 /// An interval with its measured point.
 fn bar(low: f64, point: f64, high: f64) -> String {
     const WIDTH: usize = 20;
-    let at = if high > low { ((point - low) / (high - low) * (WIDTH - 1) as f64).round().clamp(0.0, (WIDTH - 1) as f64) as usize } else { 0 };
+    let at =
+        if high > low { ((point - low) / (high - low) * (WIDTH - 1) as f64).round().clamp(0.0, (WIDTH - 1) as f64) as usize } else { 0 };
     let inner: String = (0..WIDTH).map(|i| if i == at { '●' } else { '─' }).collect();
     format!("├{inner}┤")
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -322,7 +335,16 @@ mod tests {
 
     fn workload(name: &str, pods: u32) -> Workload {
         let Version { name, workload, hash } = version(name);
-        Workload { version: name, name: workload, hash, replicas: pods, ready: pods, endpoints: pods, created: Timestamp(0), scaled_by: None }
+        Workload {
+            version: name,
+            name: workload,
+            hash,
+            replicas: pods,
+            ready: pods,
+            endpoints: pods,
+            created: Timestamp(0),
+            scaled_by: None,
+        }
     }
 
     /// A release at its second step, with what was counted there.
@@ -338,7 +360,8 @@ mod tests {
         analysis.judge(plan.tests(), &plan.settings(), &[batch, batch], 10.0, Counting::Full);
         let mut split = Split::default();
         split.update(0.1, canary.0 + stable.0, canary.0);
-        let weight = Target { share: Weight::percent(10).expect("a weight"), before: Weight::percent(1).expect("a weight"), seen: Some(STEP_BEGAN) };
+        let weight =
+            Target { share: Weight::percent(10).expect("a weight"), before: Weight::percent(1).expect("a weight"), seen: Some(STEP_BEGAN) };
         let rollout = Rollout {
             uid: "v2-1".into(),
             canary: version("v2"),
@@ -367,7 +390,10 @@ mod tests {
             routes: vec![serin_core::observe::Route {
                 object: serin_core::units::ObjectName { namespace: "default".into(), name: "my-app".into() },
                 resource_version: "7".into(),
-                splits: vec![serin_core::observe::Split { label: "spec.http[0]".into(), shares: vec![(version("v1").name, weight.share.rest()), (version("v2").name, weight.share)] }],
+                splits: vec![serin_core::observe::Split {
+                    label: "spec.http[0]".into(),
+                    shares: vec![(version("v1").name, weight.share.rest()), (version("v2").name, weight.share)],
+                }],
                 manager: None,
                 mark: None,
             }],
@@ -379,8 +405,10 @@ mod tests {
             obstacle: None,
         };
         let reasons = vec![Reason::Holds { canary: version("v2").name, share: weight.share, left: Duration::from_secs(100) }];
-        let decision = Decision { next: state.clone(), actions: Vec::new(), order: Order::StateFirst, wake_at: None, wants_traffic: true, reasons };
-        let rendering = serin_api::Rendering { plan: &plan, seen: &seen, decision: &decision, generation: 1, previous: None, now: STEP_BEGAN };
+        let decision =
+            Decision { next: state.clone(), actions: Vec::new(), order: Order::StateFirst, wake_at: None, wants_traffic: true, reasons };
+        let rendering =
+            serin_api::Rendering { plan: &plan, seen: &seen, decision: &decision, generation: 1, previous: None, now: STEP_BEGAN };
         let mut release = CanaryRelease::new("my-app", spec);
         release.metadata.namespace = Some("default".into());
         release.metadata.generation = Some(1);

@@ -47,6 +47,9 @@ mod tests {
 
     #[test]
     fn ages_read_as_kubectls() {
-        assert_eq!([5, 119, 192, 600, 7200, 90_000, 400_000].map(|s| age(Duration::from_secs(s))), ["5s", "119s", "3m12s", "10m", "120m", "25h", "4d"]);
+        assert_eq!(
+            [5, 119, 192, 600, 7200, 90_000, 400_000].map(|s| age(Duration::from_secs(s))),
+            ["5s", "119s", "3m12s", "10m", "120m", "25h", "4d"]
+        );
     }
 }

@@ -49,7 +49,8 @@ pub(crate) fn why(release: &CanaryRelease) -> Why {
         more.insert(0, "the spec was changed, and no controller has looked at the change yet".into());
     }
     let reason = status.reasons.first().map(|r| r.reason.clone()).unwrap_or_default();
-    let versions = (status.canary.as_ref().map_or("canary", |v| v.version.as_str()), status.stable.as_ref().map_or("stable", |v| v.version.as_str()));
+    let versions =
+        (status.canary.as_ref().map_or("canary", |v| v.version.as_str()), status.stable.as_ref().map_or("stable", |v| v.version.as_str()));
     Why {
         sentence: status.message.clone().unwrap_or_default(),
         commands: commands(release, &reason, status.phase.as_deref().unwrap_or_default()),
@@ -67,13 +68,21 @@ fn evidence(metric: &MetricStatus, (canary, stable): (&str, &str)) -> String {
         let between = interval.as_ref().map_or_else(String::new, |[low, high]| format!(" (between {low} and {high})"));
         format!("{version} {} bad of {}{between}", count(counts.bad as f64), count(counts.requests as f64))
     };
-    let more = metric.more_requests.filter(|n| *n > 0).map_or_else(String::new, |n| format!("; about {} more requests to {canary}", count(n as f64)));
+    let more = metric
+        .more_requests
+        .filter(|n| *n > 0)
+        .map_or_else(String::new, |n| format!("; about {} more requests to {canary}", count(n as f64)));
     let verdict = match metric.verdict.as_str() {
         "Pass" => "shown fit",
         "Fail" => "worse",
         _ => "not known yet",
     };
-    format!("{}: {}, {}: {verdict}{more}", metric.name, side(canary, &metric.canary, &metric.canary_interval), side(stable, &metric.stable, &metric.stable_interval))
+    format!(
+        "{}: {}, {}: {verdict}{more}",
+        metric.name,
+        side(canary, &metric.canary, &metric.canary_interval),
+        side(stable, &metric.stable, &metric.stable_interval)
+    )
 }
 
 /// What a person would type next, by what the release waits for.
@@ -84,9 +93,13 @@ pub(crate) fn commands(release: &CanaryRelease, reason: &str, phase: &str) -> Ve
     let workload = release.status.as_ref().and_then(|s| s.canary.as_ref()).map(|v| v.workload.clone()).unwrap_or_default();
     let first: Vec<String> = match reason {
         "NoTraffic" => vec![format!("kubectl get virtualservice{ns}"), format!("serin verify {name}{ns} --requests 200")],
-        "CanaryUnreached" | "ShareOff" => vec![format!("serin verify {name}{ns} --requests 200"), format!("kubectl get virtualservice{ns} -o yaml")],
+        "CanaryUnreached" | "ShareOff" => {
+            vec![format!("serin verify {name}{ns} --requests 200"), format!("kubectl get virtualservice{ns} -o yaml")]
+        }
         "SourceUnreachable" | "SourceStale" | "MetricMissing" | "WaitsForSource" => vec![format!("kubectl get pods{ns} -o wide")],
-        "WaitsForPods" => vec![format!("kubectl rollout status deployment/{workload}{ns}"), format!("kubectl describe deployment/{workload}{ns}")],
+        "WaitsForPods" => {
+            vec![format!("kubectl rollout status deployment/{workload}{ns}"), format!("kubectl describe deployment/{workload}{ns}")]
+        }
         "WaitsForSubset" => vec![format!("kubectl get destinationrule{ns} -o yaml")],
         "WaitsForDestination" | "NoRoute" => vec![format!("kubectl get virtualservice{ns} -o yaml")],
         "NoVersion" | "DesiredMissing" => vec![format!("kubectl get deployments{ns} --show-labels")],
@@ -136,8 +149,16 @@ mod tests {
     #[test]
     fn the_sentence_comes_first_and_something_to_type_last() {
         for (phase, reason, last) in [
-            ("Progressing", "NoTraffic", "kubectl get virtualservice -n shop · serin verify my-app -n shop --requests 200 · serin promote my-app -n shop · serin pause my-app -n shop · serin abort my-app -n shop"),
-            ("Preparing", "WaitsForPods", "kubectl rollout status deployment/my-app-v2 -n shop · kubectl describe deployment/my-app-v2 -n shop · serin abort my-app -n shop"),
+            (
+                "Progressing",
+                "NoTraffic",
+                "kubectl get virtualservice -n shop · serin verify my-app -n shop --requests 200 · serin promote my-app -n shop · serin pause my-app -n shop · serin abort my-app -n shop",
+            ),
+            (
+                "Preparing",
+                "WaitsForPods",
+                "kubectl rollout status deployment/my-app-v2 -n shop · kubectl describe deployment/my-app-v2 -n shop · serin abort my-app -n shop",
+            ),
             ("Paused", "Paused", "serin resume my-app -n shop · serin promote my-app -n shop · serin abort my-app -n shop"),
             ("RolledBack", "TakenBack", "serin retry my-app -n shop · serin history my-app -n shop"),
         ] {
@@ -154,7 +175,12 @@ mod tests {
         status["analysis"] = json!({"metrics": [{"name": "errors", "verdict": "Inconclusive", "canary": {"requests": 471, "bad": 2}, "stable": {"requests": 4341, "bad": 9},
             "canaryInterval": ["0.05%", "1.5%"], "moreRequests": 900}]});
         let said = text(&why(&release(status)));
-        assert!(said.contains("errors: v2 2 bad of 471 (between 0.05% and 1.5%), v1 9 bad of 4,341: not known yet; about 900 more requests to v2\n"), "{said}");
+        assert!(
+            said.contains(
+                "errors: v2 2 bad of 471 (between 0.05% and 1.5%), v1 9 bad of 4,341: not known yet; about 900 more requests to v2\n"
+            ),
+            "{said}"
+        );
     }
 
     #[test]

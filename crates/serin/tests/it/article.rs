@@ -39,7 +39,15 @@ fn the_articles_six_steps_work_with_kubectl() {
     assert!(verdict["because"].as_str().is_some_and(|b| b.contains("my-gateway only")), "{verdict:#}");
 
     // The smallest mend, by hand.
-    lab.kubectl(&["patch", "virtualservice", "my-app", "--type", "json", "-p", r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#]);
+    lab.kubectl(&[
+        "patch",
+        "virtualservice",
+        "my-app",
+        "--type",
+        "json",
+        "-p",
+        r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#,
+    ]);
 
     // 4: verify with traffic.
     until("the split as set", || {

@@ -207,8 +207,10 @@ fn hostile_files_are_answered_within_a_bound_of_memory() {
     let family = format!(
         "{alike}apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{selector: {{app: a}}, ports: [{{port: 80}}]}}\n---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: a}}\nspec:\n  host: a\n  subsets:\n{subsets}"
     );
-    let rules: String = (0..5_000).map(|i| format!("  - match: [{{uri: {{prefix: /p{i}}}}}]\n    route: [{{destination: {{host: a}}}}]\n")).collect();
-    let routes = format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a]\n  http:\n{rules}");
+    let rules: String =
+        (0..5_000).map(|i| format!("  - match: [{{uri: {{prefix: /p{i}}}}}]\n    route: [{{destination: {{host: a}}}}]\n")).collect();
+    let routes =
+        format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: a}}\nspec:\n  hosts: [a]\n  http:\n{rules}");
     let files = [
         ("bomb", bomb),
         ("merges", merges),

@@ -57,7 +57,10 @@ fn every_command_answers_a_person_and_a_machine() {
     assert!(text(&lab, &["wait", "my-app", "--for", "paused", "--timeout", "30s"], 0).starts_with("my-app  paused: "));
     assert!(text(&lab, &["wait", "my-app", "--for", "promoted", "--timeout", "200ms"], 1).starts_with("my-app  not in time: "));
     text(&lab, &["abort", "my-app", "--reason", "enough"], 0);
-    assert!(text(&lab, &["wait", "my-app", "--for", "rolledback", "--version", "v2", "--timeout", "60s"], 0).starts_with("my-app  rolledback: "));
+    assert!(
+        text(&lab, &["wait", "my-app", "--for", "rolledback", "--version", "v2", "--timeout", "60s"], 0)
+            .starts_with("my-app  rolledback: ")
+    );
     let history = json(&lab, &["history", "my-app", "-o", "json"]);
     assert_eq!(history["rollouts"][0]["outcome"], "RolledBack");
     let asked: Vec<&str> = history["requests"].as_array().expect("requests").iter().filter_map(|r| r["action"].as_str()).collect();
@@ -76,7 +79,15 @@ fn a_person_sets_weights_freezes_promotes_and_rolls_back() {
     let _alone = alone();
     let lab = Lab::up(&["--controller"]);
     lab.kubectl(&["apply", "-f", example("article").to_str().expect("a path")]);
-    lab.kubectl(&["patch", "virtualservice", "my-app", "--type", "json", "-p", r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#]);
+    lab.kubectl(&[
+        "patch",
+        "virtualservice",
+        "my-app",
+        "--type",
+        "json",
+        "-p",
+        r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#,
+    ]);
     lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
     lab.kubectl(&["rollout", "status", "deployment/my-app-v2", "--timeout=60s"]);
     lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
@@ -157,8 +168,17 @@ fn what_nothing_carries_out_is_refused_by_the_api_server_by_name() {
     }
     assert!(refused("{service: a}").is_ok());
     let spec = lab.object("canaryrelease", "r")["spec"].clone();
-    assert_eq!((spec["steps"][4]["weight"].as_i64(), spec["analysis"]["interval"].as_str(), spec["traffic"]["settle"].as_str()), (Some(50), Some("10s"), Some("10s")), "{spec:#}");
-    assert!(refused("{service: a, steps: [{weight: 1, hold: 30s}, {weight: '0.5%'}, {pause: {for: 1h}}, {weight: 50, confirm: true, maxWait: 24h}]}").is_ok());
+    assert_eq!(
+        (spec["steps"][4]["weight"].as_i64(), spec["analysis"]["interval"].as_str(), spec["traffic"]["settle"].as_str()),
+        (Some(50), Some("10s"), Some("10s")),
+        "{spec:#}"
+    );
+    assert!(
+        refused(
+            "{service: a, steps: [{weight: 1, hold: 30s}, {weight: '0.5%'}, {pause: {for: 1h}}, {weight: 50, confirm: true, maxWait: 24h}]}"
+        )
+        .is_ok()
+    );
 }
 
 #[test]
@@ -174,14 +194,22 @@ fn init_writes_a_release_for_the_traffic_that_there_is() {
     let quiet = text(&lab, &["init", "my-app", "--measure", "500ms"], 2);
     assert!(quiet.contains("nobody called it within 0.5s") && quiet.contains("serin init my-app --rate 50"), "{quiet}");
     let slow = text(&lab, &["init", "my-app", "--rate", "0.02", "--error-rate", "0.1%"], 1);
-    assert!(slow.contains("this plan is refused: no good canary would be promoted within a day") && slow.contains("requests a second, or send it some"), "{slow}");
+    assert!(
+        slow.contains("this plan is refused: no good canary would be promoted within a day")
+            && slow.contains("requests a second, or send it some"),
+        "{slow}"
+    );
 
     let caller = lab.spawn(&["verify", "my-app", "--requests", "4000", "--rate", "100"]);
     let out = lab.serin(&["init", "my-app", "--measure", "3s"]);
     drop(caller);
     assert!(out.status.success(), "{}", said(&out));
     let (yaml, talk) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    for sight in ["found     v1: Deployment my-app-v1, 3 ready, 90 % of the requests", "the split stays as it is, paused, until serin resume", "a good canary is promoted within"] {
+    for sight in [
+        "found     v1: Deployment my-app-v1, 3 ready, 90 % of the requests",
+        "the split stays as it is, paused, until serin resume",
+        "a good canary is promoted within",
+    ] {
         assert!(talk.contains(sight), "{sight:?}: {talk}");
     }
     // What it writes is taken, and nothing moves.
@@ -194,7 +222,11 @@ fn init_writes_a_release_for_the_traffic_that_there_is() {
 #[test]
 fn a_lab_without_a_place_for_its_log_says_which() {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    let out = std::process::Command::new(crate::support::SERIN).args(["lab", "up"]).env("XDG_STATE_HOME", file.path()).output().expect("serin runs");
+    let out = std::process::Command::new(crate::support::SERIN)
+        .args(["lab", "up"])
+        .env("XDG_STATE_HOME", file.path())
+        .output()
+        .expect("serin runs");
     assert_eq!(out.status.code(), Some(2), "{}", said(&out));
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(text.contains(&format!("its log {}/serin/", file.path().display())) && text.contains("XDG_STATE_HOME"), "{text}");

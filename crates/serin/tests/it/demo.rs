@@ -17,7 +17,12 @@ fn adds_up(summary: &Value, told: &str) {
     assert_eq!(summary["found"]["verdict"]["agrees"], false, "{told}");
     assert!(summary["found"]["because"].as_str().is_some_and(|b| b.contains("bypass")), "{told}");
     let judged: String = told.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(judged.contains("check my-app-virtual-service.yaml:10:3: error[SRN301]: callers inside the mesh bypass this route; serin check: 4 files"), "{told}");
+    assert!(
+        judged.contains(
+            "check my-app-virtual-service.yaml:10:3: error[SRN301]: callers inside the mesh bypass this route; serin check: 4 files"
+        ),
+        "{told}"
+    );
     assert_eq!(summary["mended"][0], "spec.gateways: [my-gateway] → [my-gateway, mesh]", "{told}");
     assert_eq!(summary["verified"]["verdict"]["agrees"], true, "{told}");
     let totals = &summary["totals"];
@@ -85,7 +90,13 @@ fn it_ends_the_same_with_the_controller_in_a_process_of_its_own() {
 fn no_process_outlives_a_demo_however_it_ends() {
     let _alone = alone();
     for signal in ["KILL", "INT", "HUP", "TERM"] {
-        let mut child = Command::new(SERIN).args(["demo", "--external-controller"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("serin runs");
+        let mut child = Command::new(SERIN)
+            .args(["demo", "--external-controller"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("serin runs");
         // Envoy and the controller, each under its guard, and the pods of v1 and v2.
         let below = until("the demo's processes", || {
             let below = descendants(child.id());

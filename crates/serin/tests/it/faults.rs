@@ -47,7 +47,15 @@ fn an_edit_a_lost_rule_and_half_the_pods_are_survived_in_one_rollout() {
     lab.kubectl(&["scale", "deployment/my-app-v2", "--replicas=2"]);
     lab.kubectl(&["rollout", "status", "deployment/my-app-v2", "--timeout=60s"]);
     lab.release("the split is found", |s| s["phase"] == "Paused");
-    lab.kubectl(&["patch", "canaryrelease", "my-app", "--type", "merge", "-p", r#"{"spec":{"steps":[{"weight":10,"hold":"5s"},{"weight":25,"hold":"5s"},{"weight":50,"hold":"5s","confirm":true}]}}"#]);
+    lab.kubectl(&[
+        "patch",
+        "canaryrelease",
+        "my-app",
+        "--type",
+        "merge",
+        "-p",
+        r#"{"spec":{"steps":[{"weight":10,"hold":"5s"},{"weight":25,"hold":"5s"},{"weight":50,"hold":"5s","confirm":true}]}}"#,
+    ]);
     let callers = Callers::start(&lab.callers(), 4);
     assert_eq!(lab.serin(&["resume", "my-app"]).status.code(), Some(0));
     lab.release("it goes on", |s| s["phase"] == "Progressing");
@@ -85,7 +93,10 @@ fn a_release_deleted_in_the_middle_leaves_traffic_where_it_is() {
     assert_eq!(lab.serin(&["resume", "my-app"]).status.code(), Some(0));
     lab.release("it goes on", |s| s["phase"] == "Progressing");
     lab.kubectl(&["delete", "canaryrelease", "my-app"]);
-    until("the release is gone", || if lab.try_kubectl(&["get", "canaryrelease", "my-app"]).is_err() { Ok(()) } else { Err("there".into()) });
+    until(
+        "the release is gone",
+        || if lab.try_kubectl(&["get", "canaryrelease", "my-app"]).is_err() { Ok(()) } else { Err("there".into()) },
+    );
     // Whatever was under way when it went has ended by then.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let left = lab.weights();
@@ -114,7 +125,9 @@ fn a_cluster_that_is_not_there_a_port_that_is_taken_and_an_envoy_that_lacks_are_
     // A kubeconfig that leads nowhere: nobody listens at that port.
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     let nowhere = state.path().join("nowhere");
-    let text = format!("{{apiVersion: v1, kind: Config, current-context: a, contexts: [{{name: a, context: {{cluster: a, user: a}}}}], clusters: [{{name: a, cluster: {{server: 'http://127.0.0.1:{free}'}}}}], users: [{{name: a, user: {{}}}}]}}");
+    let text = format!(
+        "{{apiVersion: v1, kind: Config, current-context: a, contexts: [{{name: a, context: {{cluster: a, user: a}}}}], clusters: [{{name: a, cluster: {{server: 'http://127.0.0.1:{free}'}}}}], users: [{{name: a, user: {{}}}}]}}"
+    );
     std::fs::write(&nowhere, text).expect("a file");
     let nowhere = nowhere.to_str().expect("a path");
     for command in ["get", "status", "why", "abort", "history"] {

@@ -34,7 +34,8 @@ fn the_readme_does_what_it_says() {
         let expected = u8::from(line.contains("25 %, not 10 %"));
         told += expected;
         let quoted = line.replace('\'', "'\\''");
-        script += &format!("echo '+ {quoted}'\n{line}\nstatus=$?; [ $status = {expected} ] || {{ echo \"ended with $status\"; exit 1; }}\n");
+        script +=
+            &format!("echo '+ {quoted}'\n{line}\nstatus=$?; [ $status = {expected} ] || {{ echo \"ended with $status\"; exit 1; }}\n");
     }
     assert_eq!(told, 1, "the README tells of the article's split once");
 
@@ -50,7 +51,13 @@ fn the_readme_does_what_it_says() {
         .expect("bash runs");
     assert!(out.status.success(), "{}", said(&out));
     let text = String::from_utf8_lossy(&out.stdout);
-    for sight in ["measured: v2 gets", "callers inside the mesh bypass it", "verified: v2 gets", "v2 serves every request", "v3 was taken back: v3 failed"] {
+    for sight in [
+        "measured: v2 gets",
+        "callers inside the mesh bypass it",
+        "verified: v2 gets",
+        "v2 serves every request",
+        "v3 was taken back: v3 failed",
+    ] {
         assert!(text.contains(sight), "{sight:?} is not in\n{}", said(&out));
     }
 }

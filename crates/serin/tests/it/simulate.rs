@@ -40,7 +40,16 @@ fn a_world_of_a_file_is_simulated_and_drawn() {
     let (world, plot) = (folder.path().join("world.yaml"), folder.path().join("runs.svg"));
     std::fs::write(&world, "requestsPerS: [100]\nfaults:\n- {from: {step: 3}, addedMs: 600}\n").expect("a file");
     let release = example("demo/canary-release.yaml");
-    let args = ["simulate", release.to_str().expect("a path"), "--world", world.to_str().expect("a path"), "--runs", "20", "--plot", plot.to_str().expect("a path")];
+    let args = [
+        "simulate",
+        release.to_str().expect("a path"),
+        "--world",
+        world.to_str().expect("a path"),
+        "--runs",
+        "20",
+        "--plot",
+        plot.to_str().expect("a path"),
+    ];
     let out = serin(&args);
     assert!(out.status.success(), "{}", said(&out));
     let text = String::from_utf8_lossy(&out.stdout);
@@ -69,7 +78,11 @@ fn record() -> String {
 #[test]
 fn a_record_of_prometheus_is_replayed() {
     let replayed = json(&["replay", &record(), "--release", example("demo/canary-release.yaml").to_str().expect("a path"), "-o", "json"]);
-    assert_eq!((replayed["stable"].as_str(), replayed["canary"].as_str()), (Some("default/my-app-v1"), Some("default/my-app-v2")), "{replayed:#}");
+    assert_eq!(
+        (replayed["stable"].as_str(), replayed["canary"].as_str()),
+        (Some("default/my-app-v1"), Some("default/my-app-v2")),
+        "{replayed:#}"
+    );
     assert_eq!(replayed["end"], "RolledBack", "{replayed:#}");
     assert!(replayed["why"].as_str().is_some_and(|why| why.starts_with("v2 failed")), "{replayed:#}");
     let against_itself = json(&["replay", "--aa", &record(), "--stable", "my-app-v1", "--runs", "50", "-o", "json"]);
@@ -87,8 +100,12 @@ fn what_is_no_record_is_told_with_the_query_to_ask() {
     };
     assert!(refused(&["replay", &write("a.json", "{")]).contains("no answer of a Prometheus"));
     assert!(refused(&["replay", &write("b.json", r#"{"status":"error","error":"query timed out"}"#)]).contains("it says query timed out"));
-    assert!(refused(&["replay", &write("c.json", r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#)]).contains("it holds a vector: ask query_range"));
-    let rates = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"destination_workload":"a"},"values":[[1,"2"]]}]}}"#;
+    assert!(
+        refused(&["replay", &write("c.json", r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#)])
+            .contains("it holds a vector: ask query_range")
+    );
+    let rates =
+        r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"destination_workload":"a"},"values":[[1,"2"]]}]}}"#;
     assert!(refused(&["replay", &write("d.json", rates)]).contains("record the counters themselves"));
     assert!(refused(&["replay", &record(), "--stable", "my-app-v9"]).contains("there is\n  default/my-app-v1"));
     assert!(Path::new(&record()).exists());

@@ -1,4 +1,5 @@
 //! What the end-to-end tests share: the binary, labs of their own, kubectl, conditions waited for, processes counted.
+#![expect(clippy::print_stderr, reason = "what a run tells is for whoever reads its output")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -61,7 +62,13 @@ impl Lab {
     /// Starts one.
     pub(crate) fn up(flags: &[&str]) -> Self {
         let state = tempfile::tempdir().expect("a folder");
-        let out = Command::new(SERIN).args(["lab", "up", "-o", "json"]).args(flags).env("XDG_STATE_HOME", state.path()).env_remove("KUBECONFIG").output().expect("serin runs");
+        let out = Command::new(SERIN)
+            .args(["lab", "up", "-o", "json"])
+            .args(flags)
+            .env("XDG_STATE_HOME", state.path())
+            .env_remove("KUBECONFIG")
+            .output()
+            .expect("serin runs");
         assert!(out.status.success(), "serin lab up: {}", said(&out));
         let info = serde_json::from_slice(&out.stdout).expect("JSON");
         Self { state, info }
@@ -90,7 +97,8 @@ impl Lab {
 
     /// Starts serin against it, in the background.
     pub(crate) fn spawn(&self, args: &[&str]) -> Background {
-        let child = self.command(SERIN).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("serin runs");
+        let child =
+            self.command(SERIN).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("serin runs");
         Background(child)
     }
 
@@ -123,7 +131,11 @@ impl Lab {
     pub(crate) fn release(&self, what: &str, mut fits: impl FnMut(&Value) -> bool) -> Value {
         until(what, || {
             let object = self.object("canaryrelease", "my-app");
-            if fits(&object["status"]) { Ok(object["status"].clone()) } else { Err(format!("phase {}, {}", object["status"]["phase"], object["status"]["message"])) }
+            if fits(&object["status"]) {
+                Ok(object["status"].clone())
+            } else {
+                Err(format!("phase {}, {}", object["status"]["phase"], object["status"]["message"]))
+            }
         })
     }
 
@@ -131,7 +143,10 @@ impl Lab {
     pub(crate) fn weights(&self) -> BTreeMap<String, i64> {
         let vs = self.object("virtualservice", "my-app");
         let destinations = vs["spec"]["http"][0]["route"].as_array().cloned().unwrap_or_default();
-        destinations.iter().map(|d| (d["destination"]["subset"].as_str().unwrap_or_default().to_string(), d["weight"].as_i64().unwrap_or(0))).collect()
+        destinations
+            .iter()
+            .map(|d| (d["destination"]["subset"].as_str().unwrap_or_default().to_string(), d["weight"].as_i64().unwrap_or(0)))
+            .collect()
     }
 }
 
@@ -281,7 +296,10 @@ fn stat(pid: u32) -> Option<(u32, Process)> {
     if fields.first() == Some(&"Z") {
         return None;
     }
-    Some((fields.get(1)?.parse().ok()?, Process { pid, started: (*fields.get(19)?).to_string(), name: head.split_once('(')?.1.to_string() }))
+    Some((
+        fields.get(1)?.parse().ok()?,
+        Process { pid, started: (*fields.get(19)?).to_string(), name: head.split_once('(')?.1.to_string() },
+    ))
 }
 
 /// All processes below one.

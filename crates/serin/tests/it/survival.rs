@@ -1,4 +1,5 @@
 //! What must hold when things die: the controller, at any moment; the canary, before it lives; and an abort with nobody there.
+#![expect(clippy::print_stdout, reason = "what a run tells is for whoever reads its output")]
 
 use std::time::Duration;
 
@@ -6,10 +7,20 @@ use crate::support::{Callers, Lab, alone, call, example, tally, until};
 
 /// The article's objects, mended, and the demo's release; `controller` runs or does not.
 pub(crate) fn article(lab: &Lab) {
-    for file in ["article/my-app-v1.yaml", "article/my-app-v2.yaml", "article/my-app-destination-rule.yaml", "article/my-app-virtual-service.yaml"] {
+    for file in
+        ["article/my-app-v1.yaml", "article/my-app-v2.yaml", "article/my-app-destination-rule.yaml", "article/my-app-virtual-service.yaml"]
+    {
         lab.kubectl(&["apply", "-f", example(file).to_str().expect("a path")]);
     }
-    lab.kubectl(&["patch", "virtualservice", "my-app", "--type", "json", "-p", r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#]);
+    lab.kubectl(&[
+        "patch",
+        "virtualservice",
+        "my-app",
+        "--type",
+        "json",
+        "-p",
+        r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#,
+    ]);
     lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
     lab.kubectl(&["rollout", "status", "deployment/my-app-v2", "--timeout=60s"]);
     lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
@@ -108,16 +119,25 @@ fn a_canary_that_is_never_ready_gets_no_request() {
         lab.kubectl(&["apply", "-f", example(file).to_str().expect("a path")]);
     }
     let route = std::fs::read_to_string(example("article/my-app-virtual-service.yaml")).expect("an example");
-    lab.apply(&route.replace("weight: 90", "weight: 100").replace("weight: 10\n", "weight: 0\n").replace("- my-gateway", "- my-gateway\n  - mesh"));
+    lab.apply(
+        &route
+            .replace("weight: 90", "weight: 100")
+            .replace("weight: 10\n", "weight: 0\n")
+            .replace("- my-gateway", "- my-gateway\n  - mesh"),
+    );
     lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
     lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
     lab.release("v1 is found", |s| s["stable"]["version"] == "v1");
     until("the first answer", || if call(&lab.callers()).status == 200 { Ok(()) } else { Err(String::new()) });
     let callers = Callers::start(&lab.callers(), 2);
     let v2 = std::fs::read_to_string(example("article/my-app-v2.yaml")).expect("an example");
-    let never = format!("{v2}        readinessProbe:\n          httpGet: {{path: /readyz, port: 8080}}\n          periodSeconds: 1\n        env:\n        - {{name: NOT_READY, value: \"true\"}}\n");
+    let never = format!(
+        "{v2}        readinessProbe:\n          httpGet: {{path: /readyz, port: 8080}}\n          periodSeconds: 1\n        env:\n        - {{name: NOT_READY, value: \"true\"}}\n"
+    );
     lab.apply(&never);
-    lab.release("it waits for pods", |s| s["phase"] == "Preparing" && s["message"].as_str().is_some_and(|m| m.starts_with("waits for pods")));
+    lab.release("it waits for pods", |s| {
+        s["phase"] == "Preparing" && s["message"].as_str().is_some_and(|m| m.starts_with("waits for pods"))
+    });
     let why = lab.serin(&["why", "my-app"]);
     assert!(String::from_utf8_lossy(&why.stdout).contains("waits for pods: v2 has 0 ready, 1 needed"), "{}", crate::support::said(&why));
     assert_eq!(lab.weights().get("v2").copied().unwrap_or(0), 0);

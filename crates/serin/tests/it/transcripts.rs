@@ -43,14 +43,26 @@ fn check(name: &str, commands: &[&[&str]]) {
 
 #[test]
 fn help_is_as_written_down() {
-    check("help", &[&["--help"], &["demo", "--help"], &["lab", "--help"], &["status", "--help"], &["abort", "--help"], &["verify", "--help"], &["wait", "--help"]]);
+    check(
+        "help",
+        &[
+            &["--help"],
+            &["demo", "--help"],
+            &["lab", "--help"],
+            &["status", "--help"],
+            &["abort", "--help"],
+            &["verify", "--help"],
+            &["wait", "--help"],
+        ],
+    );
 }
 
 #[test]
 fn every_command_has_help_with_an_example_and_its_exit_codes() {
     let help = serin(&["--help"]);
     let text = String::from_utf8_lossy(&help.stdout).into_owned();
-    let commands: Vec<&str> = text.split("Commands:").nth(1).unwrap_or_default().lines().skip(1).map_while(|l| l.split_whitespace().next()).collect();
+    let commands: Vec<&str> =
+        text.split("Commands:").nth(1).unwrap_or_default().lines().skip(1).map_while(|l| l.split_whitespace().next()).collect();
     assert!(commands.len() > 15, "{commands:?}");
     for command in commands {
         let out = serin(&[command, "--help"]);
@@ -79,7 +91,11 @@ fn errors_say_what_where_why_and_what_to_type() {
 #[test]
 fn a_closed_pipe_is_no_failure() {
     use std::io::Read as _;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_serin")).args(["install", "--image", "x"]).stdout(std::process::Stdio::piped()).spawn().expect("the binary runs");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_serin"))
+        .args(["install", "--image", "x"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
     let mut first = [0; 10];
     child.stdout.take().expect("a pipe").read_exact(&mut first).expect("ten bytes");
     // The pipe is closed here, with most of the output unread.

@@ -139,7 +139,11 @@ impl Asker {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_connect_timeout(Some(options.timeout));
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls(options, scheme == "https")?).https_or_http().enable_http1().wrap_connector(http);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls(options, scheme == "https")?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
         let mut client = Client::builder(hyper_util::rt::TokioExecutor::new());
         let client = client.pool_timer(hyper_util::rt::TokioTimer::new()).pool_idle_timeout(Duration::from_secs(60)).build(connector);
         let shown = format!("{scheme}://{}{path}", authority.as_str().rsplit('@').next().unwrap_or_default());
@@ -211,7 +215,8 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
 fn tls(options: &PrometheusOptions, https: bool) -> Result<ClientConfig, OptionsError> {
     let pem = |what: &'static str, why: String| OptionsError::Pem { what, why };
     let provider = std::sync::Arc::new(crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|e| pem("TLS setup", e.to_string()))?;
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|e| pem("TLS setup", e.to_string()))?;
     let builder = match &options.ca {
         Some(ca) => {
             let mut roots = RootCertStore::empty();

@@ -74,7 +74,9 @@ impl Scrapes {
     /// Whether a series of this target that first shows after `from` began at 0 since then: the target was scraped before
     /// without it, or is itself new. A target of which nothing is known may have counted for days.
     fn counts_from_zero(&self, target: &Target, from: Timestamp) -> bool {
-        self.0.get(target).is_some_and(|times| !times.is_empty() && (times.iter().any(|at| *at <= from) || times.iter().all(|at| *at > from)))
+        self.0
+            .get(target)
+            .is_some_and(|times| !times.is_empty() && (times.iter().any(|at| *at <= from) || times.iter().all(|at| *at > from)))
     }
 }
 
@@ -85,7 +87,9 @@ pub fn deduplicated(all: Vec<Series>, replica_labels: &[String]) -> Vec<Series> 
         series.metric.retain(|name, _| !replica_labels.contains(name));
         let newest = |s: &Series| s.values.iter().map(|(at, _)| *at).fold(f64::NEG_INFINITY, f64::max);
         match chosen.get(&series.metric) {
-            Some(other) if other.values.len() > series.values.len() || (other.values.len() == series.values.len() && newest(other) >= newest(&series)) => {}
+            Some(other)
+                if other.values.len() > series.values.len()
+                    || (other.values.len() == series.values.len() && newest(other) >= newest(&series)) => {}
             Some(_) | None => {
                 chosen.insert(series.metric.clone(), series);
             }
@@ -196,7 +200,11 @@ pub fn reading(arms: &[Series], lost: &[Series], scrapes: &Scrapes, query: &ArmQ
         increments(series, from, to, from_zero, |_, increase| sum.add(series, &query.edges, increase));
     }
     let (mut no_healthy_upstream, mut no_cluster) = (0.0, 0.0);
-    for series in lost.iter().filter(|s| !is_of(s, &query.stable) && !is_of(s, &query.canary)) {
+    // A short host means this service only from callers of its namespace.
+    let ours = |s: &&Series| {
+        s.label("destination_service") != query.service.name || s.label("source_workload_namespace") == query.service.namespace
+    };
+    for series in lost.iter().filter(|s| !is_of(s, &query.stable) && !is_of(s, &query.canary)).filter(ours) {
         let has = |flag: &str| series.label("response_flags").split(',').any(|f| f == flag);
         let from_zero = scrapes.counts_from_zero(&series.target(), from);
         increments(series, from, to, from_zero, |_, increase| {
@@ -232,7 +240,9 @@ pub fn history(arms: &[Series], query: &ArmQuery, from: Timestamp, to: Timestamp
 /// An edge that is asked for and that the histogram of an arm with requests lacks.
 pub fn missing_edge(arms: &[Series], query: &ArmQuery) -> Option<f64> {
     let timed = arms.iter().any(|s| s.label("__name__") == DURATION_COUNT);
-    let has = |edge: &f64| arms.iter().any(|s| s.label("__name__") == DURATION_BUCKET && s.label("le").parse::<f64>().is_ok_and(|le| le == *edge));
+    let has = |edge: &f64| {
+        arms.iter().any(|s| s.label("__name__") == DURATION_BUCKET && s.label("le").parse::<f64>().is_ok_and(|le| le == *edge))
+    };
     query.edges.iter().copied().find(|edge| timed && !has(edge))
 }
 
@@ -248,7 +258,10 @@ pub fn workloads(all: &[Series]) -> Vec<(ObjectName, f64)> {
     let mut found: BTreeMap<ObjectName, f64> = BTreeMap::new();
     let ends = |s: &Series| s.samples().first().zip(s.samples().last()).map(|((from, _), (to, _))| (*from, *to));
     for series in all.iter().filter(|s| s.label("__name__") == REQUESTS && !s.label("destination_workload").is_empty()) {
-        let name = ObjectName { namespace: series.label("destination_workload_namespace").into(), name: series.label("destination_workload").into() };
+        let name = ObjectName {
+            namespace: series.label("destination_workload_namespace").into(),
+            name: series.label("destination_workload").into(),
+        };
         let sum = found.entry(name).or_default();
         if let Some((from, to)) = ends(series) {
             increments(series, Timestamp(from.0 - 1), to, false, |_, increase| *sum += increase);

@@ -15,7 +15,9 @@ use serin_core::units::Timestamp;
 
 use self::client::Asker;
 pub use self::client::{OptionsError, PrometheusOptions};
-use self::matrix::{Scrapes, Series, Target, deduplicated, history, missing_edge, missing_label, newest, reading, targets_of_new_series, usual_gap};
+use self::matrix::{
+    Scrapes, Series, Target, deduplicated, history, missing_edge, missing_label, newest, reading, targets_of_new_series, usual_gap,
+};
 use super::source::{ArmQuery, Cursor, MetricSource, Polled, beginning};
 use crate::config::{Clock, now};
 
@@ -95,13 +97,20 @@ impl Prometheus {
         edges.sort_by(f64::total_cmp);
         let edges: Vec<String> = edges.iter().map(ToString::to_string).collect();
         Err(SourceProblem::Missing {
-            what: format!("the histogram has no edge at {edge} ms, so nobody can tell which requests were slower: write one of its edges in slowerThan ({} ms)", edges.join(", ")),
+            what: format!(
+                "the histogram has no edge at {edge} ms, so nobody can tell which requests were slower: write one of its edges in slowerThan ({} ms)",
+                edges.join(", ")
+            ),
         })
     }
 
     /// Nothing new of the arms: because nobody calls them, or because nobody counts?
     async fn check_all(&self, query: &ArmQuery, no_series: bool, at: Timestamp, oldest: Duration) -> Result<(), SourceProblem> {
-        let newest = self.asker.values(r#"max(timestamp(istio_requests_total{reporter="source"}))"#, seconds(at)).await.map_err(|what| self.unreachable(&what))?;
+        let newest = self
+            .asker
+            .values(r#"max(timestamp(istio_requests_total{reporter="source"}))"#, seconds(at))
+            .await
+            .map_err(|what| self.unreachable(&what))?;
         let Some(newest) = newest.first().and_then(|v| v.value.1.parse::<f64>().ok()) else {
             return Err(SourceProblem::Missing {
                 what: format!(
@@ -139,7 +148,8 @@ impl MetricSource for Prometheus {
             // A release that is read every second shall not wait ten for the news that nobody answers.
             let patience = (query.interval * 2).max(SHORTEST_PATIENCE);
             let read = tokio::time::timeout(patience, self.read(&query, from)).await;
-            let (reading, to) = read.unwrap_or_else(|_| Err(self.unreachable(&format!("no answer within {} s", patience.as_secs_f64()))))?;
+            let (reading, to) =
+                read.unwrap_or_else(|_| Err(self.unreachable(&format!("no answer within {} s", patience.as_secs_f64()))))?;
             Ok((reading, Cursor::new(to)))
         }
         .boxed()
@@ -175,11 +185,18 @@ fn arms_labels(query: &ArmQuery) -> String {
 
 /// Requests to the service that reached nobody.
 fn lost_selector(query: &ArmQuery) -> String {
-    format!(r#"istio_requests_total{{reporter="source",response_flags=~".*(UH|NC).*",destination_service=~"{}(\\..*)?"}}"#, host(query))
+    format!(
+        r#"istio_requests_total{{reporter="source",response_flags=~".*(UH|NC).*",destination_service=~"{}(\\..*)?|{}"}}"#,
+        host(query),
+        regex(&query.service.name)
+    )
 }
 
 fn service_query(query: &ArmQuery) -> String {
-    format!(r#"sum(istio_requests_total{{reporter="source",response_flags!~".*(UH|NC).*",destination_service=~"{}(\\..*)?"}})"#, host(query))
+    format!(
+        r#"sum(istio_requests_total{{reporter="source",response_flags!~".*(UH|NC).*",destination_service=~"{}(\\..*)?"}})"#,
+        host(query)
+    )
 }
 
 fn edges_query(query: &ArmQuery) -> String {
@@ -224,7 +241,10 @@ mod tests {
 
     #[test]
     fn no_name_means_anything_to_promql() {
-        let arm = |name: &str| Arm { version: VersionName::new("v1").expect("a version"), workload: ObjectName { namespace: "shop".into(), name: name.into() } };
+        let arm = |name: &str| Arm {
+            version: VersionName::new("v1").expect("a version"),
+            workload: ObjectName { namespace: "shop".into(), name: name.into() },
+        };
         let query = ArmQuery {
             rollout: "r".into(),
             service: ServiceName::new("cart", "shop"),
