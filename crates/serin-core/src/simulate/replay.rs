@@ -137,7 +137,7 @@ impl Supply for Record<'_> {
     }
 
     fn ends_s(&self) -> f64 {
-        self.polls.iter().map(|p| p.seconds.max(0.0)).sum()
+        record_s(self.polls)
     }
 }
 
@@ -154,10 +154,23 @@ pub fn replay(plan: &Plan, polls: &[Recorded], history: &[ArmCounts], seed: u64)
 
 /// Replays stable against itself `runs` times: each rollback is a false alarm that this service's own past would have caused.
 pub fn replay_against_itself(plan: &Plan, polls: &[Recorded], history: &[ArmCounts], runs: u64, seed: u64) -> Outcome {
+    Outcome::of(&replay_against_itself_part(plan, polls, history, 0..runs, seed), seed, record_s(polls))
+}
+
+/// Some of a seed's runs against itself, as `simulate_part`: a caller with several cores gives a part to each.
+pub fn replay_against_itself_part(plan: &Plan, polls: &[Recorded], history: &[ArmCounts], numbers: core::ops::Range<u64>, seed: u64) -> Vec<Run> {
     let plan = started(plan);
-    let one = |i| once(&plan, polls, history, Arms::OutOfStable, Random::of_run(seed, i), Keep::End).run;
-    let ended: Vec<Run> = (0..runs).map(one).collect();
-    Outcome::of(&ended, seed, polls.iter().map(|p| p.seconds.max(0.0)).sum())
+    numbers.map(|i| once(&plan, polls, history, Arms::OutOfStable, Random::of_run(seed, i), Keep::End).run).collect()
+}
+
+/// One of them alone, with its story.
+pub fn replay_against_itself_once(plan: &Plan, polls: &[Recorded], history: &[ArmCounts], number: u64, seed: u64) -> Replayed {
+    once(&started(plan), polls, history, Arms::OutOfStable, Random::of_run(seed, number), Keep::Story)
+}
+
+/// How long a record is, in seconds.
+pub fn record_s(polls: &[Recorded]) -> f64 {
+    polls.iter().map(|p| p.seconds.max(0.0)).sum()
 }
 
 impl Replayed {

@@ -182,6 +182,8 @@ impl<'a> Stage<'a> {
             told: Vec::new(),
         };
         let (mut looks, mut wants_traffic) = (0, false);
+        // Its sentence is made once, at the end: it is dearer than the look.
+        let mut waits: Option<Reason>;
         loop {
             let due = wants_traffic && self.now >= self.read_to.plus(interval);
             self.seen.traffic = if due { self.reading(core::mem::take(&mut history)) } else { Traffic::NotAsked };
@@ -198,13 +200,11 @@ impl<'a> Stage<'a> {
                 run.trace.extend(self.point());
             }
             run.took_s = self.seconds();
-            run.end = match self.ended(&decision.reasons) {
-                Some(end) => {
-                    run.end = end;
-                    return run;
-                }
-                None => End::Undecided { why: decision.reasons.first().map(ToString::to_string).unwrap_or_default() },
-            };
+            if let Some(end) = self.ended(&decision.reasons) {
+                run.end = end;
+                return run;
+            }
+            waits = decision.reasons.into_iter().next();
             let asked = self.resume_what_the_plan_paused();
             looks += 1;
             let at_once = acted || asked || decision.wake_at.is_some_and(|at| at <= self.now);
@@ -213,7 +213,10 @@ impl<'a> Stage<'a> {
             }
             let poll = if wants_traffic { Some(self.read_to.plus(interval)) } else { None };
             let next = [decision.wake_at, poll].into_iter().flatten().filter(|at| *at > self.now).min();
-            let Some(next) = next.filter(|next| looks < LOOKS_AT_ONCE && *next <= end) else { return run };
+            let Some(next) = next.filter(|next| looks < LOOKS_AT_ONCE && *next <= end) else {
+                run.end = End::Undecided { why: waits.as_ref().map(ToString::to_string).unwrap_or_default() };
+                return run;
+            };
             looks = 0;
             self.advance(next, supply, &mut run);
         }

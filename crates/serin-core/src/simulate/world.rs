@@ -107,8 +107,15 @@ pub enum Begin {
 pub struct Fault {
     /// From when on.
     pub from: Begin,
+    /// It is gone after so many seconds; absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub for_s: Option<f64>,
+    /// It grows evenly from nothing to its whole over so many seconds, as a leak does. 0: it is there at once.
+    pub grows_s: f64,
     /// Added to its error rate, as a fraction.
     pub errors: f64,
+    /// Inner correlation of these errors, which are the canary's alone: drawn anew every ten seconds from a beta law. 0: each request fails by itself.
+    pub bursts: f64,
     /// Each request takes so many times as long.
     pub slower: f64,
     /// And so many milliseconds more.
@@ -117,7 +124,7 @@ pub struct Fault {
 
 impl Default for Fault {
     fn default() -> Self {
-        Self { from: Begin::Seconds(0.0), errors: 0.0, slower: 1.0, added_ms: 0.0 }
+        Self { from: Begin::Seconds(0.0), for_s: None, grows_s: 0.0, errors: 0.0, bursts: 0.0, slower: 1.0, added_ms: 0.0 }
     }
 }
 
@@ -146,8 +153,18 @@ impl World {
             self.outages.iter().all(|o| o.from_s.is_finite() && o.seconds.is_finite() && share(o.errors)),
             "outages: fromS, seconds, and errors from 0 to 1",
         );
-        let sound = |f: &Fault| (-1.0..=1.0).contains(&f.errors) && positive(f.slower) && f.added_ms.is_finite();
-        check(self.faults.iter().all(sound), "faults: errors from -1 to 1, slower above 0, addedMs a number");
+        let sound = |f: &Fault| {
+            let begins = match f.from {
+                Begin::Seconds(s) => s >= 0.0 && s.is_finite(),
+                Begin::Step(n) => n >= 1,
+            };
+            let lasts = f.for_s.is_none_or(positive) && f.grows_s >= 0.0 && f.grows_s.is_finite();
+            begins && lasts && (-1.0..=1.0).contains(&f.errors) && (0.0..1.0).contains(&f.bursts) && positive(f.slower) && f.added_ms.is_finite()
+        };
+        check(
+            self.faults.iter().all(sound),
+            "faults: from a time or a step from 1 on, errors from -1 to 1, bursts from 0 to below 1, slower above 0, addedMs a number",
+        );
         found
     }
 
@@ -166,9 +183,20 @@ struct Chance<'a> {
     edges: &'a [f64],
     random: Random,
     interval_s: f64,
-    /// The draw of the running burst: how it stretches the means of canary and stable.
+    /// The draw of the running burst: how it stretches the means of canary and stable, and of each fault.
     drawn_until_s: f64,
     drawn: [f64; 2],
+    faults_drawn: Vec<f64>,
+    /// Since when each fault is there.
+    since: Vec<Option<f64>>,
+}
+
+/// What is wrong with the canary at an instant.
+#[derive(Clone, Copy)]
+struct Wrong {
+    errors: f64,
+    slower: f64,
+    added_ms: f64,
 }
 
 impl Chance<'_> {
@@ -179,13 +207,54 @@ impl Chance<'_> {
         (w.error_rate * (1.0 + swing) + on.map(|o| o.errors).sum::<f64>()).clamp(0.0, 1.0)
     }
 
-    /// The canary's faults now: added errors, factor, added milliseconds.
-    fn fault(&self, at_s: f64, step: usize) -> (f64, f64, f64) {
-        let on = |f: &&Fault| match f.from {
-            Begin::Seconds(s) => at_s >= s,
-            Begin::Step(n) => step + 1 >= n,
-        };
-        self.world.faults.iter().filter(on).fold((0.0, 1.0, 0.0), |(e, k, ms), f| (e + f.errors, k * f.slower, ms + f.added_ms))
+    /// How much of a fault is there: from 0 to 1.
+    fn there(&self, number: usize, fault: &Fault, at_s: f64) -> f64 {
+        let Some(age) = self.since.get(number).copied().flatten().map(|since| at_s - since) else { return 0.0 };
+        if fault.for_s.is_some_and(|s| age >= s) {
+            return 0.0;
+        }
+        if fault.grows_s > 0.0 { (age / fault.grows_s).clamp(0.0, 1.0) } else { 1.0 }
+    }
+
+    /// The canary's faults now.
+    fn wrong(&mut self, at_s: f64, step: usize) -> Wrong {
+        let world = self.world;
+        for (since, fault) in self.since.iter_mut().zip(&world.faults) {
+            let on = match fault.from {
+                Begin::Seconds(s) => at_s >= s,
+                Begin::Step(n) => step + 1 >= n,
+            };
+            if on && since.is_none() {
+                *since = Some(at_s);
+            }
+        }
+        let mut all = Wrong { errors: 0.0, slower: 1.0, added_ms: 0.0 };
+        for (i, fault) in world.faults.iter().enumerate() {
+            let part = self.there(i, fault, at_s);
+            let stretch = if fault.bursts > 0.0 { self.faults_drawn.get(i).copied().unwrap_or(1.0) } else { 1.0 };
+            all.errors += part * fault.errors * stretch;
+            all.slower *= 1.0 + part * (fault.slower - 1.0);
+            all.added_ms += part * fault.added_ms;
+        }
+        all
+    }
+
+    /// Draws what holds for the next ten seconds, where something comes in bursts.
+    fn draw(&mut self, at_s: f64, stable: f64) {
+        let world = self.world;
+        let in_common = world.bursts > 0.0 && stable > 0.0;
+        if at_s < self.drawn_until_s || !(in_common || world.faults.iter().any(|f| f.bursts > 0.0)) {
+            return;
+        }
+        self.drawn_until_s = at_s + BURST_S;
+        if in_common {
+            self.drawn = [0, 1].map(|_| self.random.bursty_rate(stable, world.bursts) / stable);
+        }
+        for (drawn, fault) in self.faults_drawn.iter_mut().zip(&world.faults) {
+            if fault.bursts > 0.0 && fault.errors > 0.0 {
+                *drawn = self.random.bursty_rate(fault.errors, fault.bursts) / fault.errors;
+            }
+        }
     }
 
     fn arm(&mut self, mean: f64, errors: f64, factor: f64, added_ms: f64) -> ArmCounts {
@@ -221,18 +290,11 @@ impl Supply for Chance<'_> {
 
     fn flow(&mut self, at_s: f64, seconds: f64, share: f64, step: usize) -> (ArmCounts, ArmCounts) {
         let stable = self.stable_errors(at_s);
-        let (more, factor, added_ms) = self.fault(at_s, step);
-        let mut rates = [stable; 2];
-        if self.world.bursts > 0.0 && stable > 0.0 {
-            if at_s >= self.drawn_until_s {
-                self.drawn_until_s = at_s + BURST_S;
-                self.drawn = [0, 1].map(|_| self.random.bursty_rate(stable, self.world.bursts) / stable);
-            }
-            rates = self.drawn.map(|stretch| (stable * stretch).min(1.0));
-        }
-        let [canary, stable] = rates;
+        self.draw(at_s, stable);
+        let wrong = self.wrong(at_s, step);
+        let [canary, stable] = if self.world.bursts > 0.0 { self.drawn.map(|stretch| (stable * stretch).min(1.0)) } else { [stable; 2] };
         let mean = self.world.rate_at(at_s) * seconds;
-        let canary = self.arm(mean * share, (canary + more).clamp(0.0, 1.0), factor, added_ms);
+        let canary = self.arm(mean * share, (canary + wrong.errors).clamp(0.0, 1.0), wrong.slower, wrong.added_ms);
         (canary, self.arm(mean * (1.0 - share), stable, 1.0, 0.0))
     }
 
@@ -249,6 +311,8 @@ pub fn run_once(plan: &Plan, world: &World, seed: u64, number: u64, longest_s: f
 pub(super) fn run(plan: &Plan, world: &World, edges: &[f64], seed: u64, number: u64, longest_s: f64, keep: Keep) -> Run {
     let interval_s = plan.spec().interval.as_secs_f64().max(1e-3);
     let random = Random::of_run(seed, number);
-    let mut chance = Chance { world, edges, random, interval_s, drawn_until_s: f64::NEG_INFINITY, drawn: [1.0; 2] };
+    let many = world.faults.len();
+    let (faults_drawn, since) = (vec![1.0; many], vec![None; many]);
+    let mut chance = Chance { world, edges, random, interval_s, drawn_until_s: f64::NEG_INFINITY, drawn: [1.0; 2], faults_drawn, since };
     play(plan, world.pods, &mut chance, longest_s, keep)
 }

@@ -30,18 +30,29 @@ pub(crate) fn inverse_gaussian_cdf(u: f64, phi: f64) -> f64 {
 }
 
 /// Its quantile: when a walk with drift 1 first reaches 1, in multiples of the mean.
+///
+/// Newton's method in logarithms, as the quantile may be any number of digits below the mean, guarded by a bracket. A simulated rollout
+/// asks at every look, and plain halvings were two thirds of its time.
 pub(crate) fn inverse_gaussian_quantile(p: f64, phi: f64) -> f64 {
-    // In logarithms, as the quantile may be any number of digits below the mean.
     let (mut lo, mut hi) = (-80.0, 80.0);
-    for _ in 0..70 {
-        let mid = 0.5 * (lo + hi);
-        if inverse_gaussian_cdf(libm::exp(mid), phi) < p {
-            lo = mid;
-        } else {
-            hi = mid;
+    // Where the law is narrow it is nearly normal; where it is wide, the walk is nearly without drift, and 3 is between its tails.
+    let mut at = if phi > 1.0 { 0.0 } else { libm::log(phi / 3.0).clamp(-79.0, 79.0) };
+    for _ in 0..100 {
+        let u = libm::exp(at);
+        let off = inverse_gaussian_cdf(u, phi) - p;
+        if off < 0.0 { lo = at } else { hi = at }
+        let root = libm::sqrt(phi / u);
+        let a = root * (u - 1.0);
+        let slope = root * libm::exp(-0.5 * a * a) / libm::sqrt(2.0 * PI);
+        let newton = at - off / slope;
+        let next = if newton > lo && newton < hi { newton } else { 0.5 * (lo + hi) };
+        let step = libm::fabs(next - at);
+        at = next;
+        if step <= 1e-14 * libm::fabs(at).max(1.0) || off == 0.0 {
+            break;
         }
     }
-    libm::exp(0.5 * (lo + hi))
+    libm::exp(at)
 }
 
 /// What Stirling's formula lacks: `ln Gamma(z) - ((z - 1/2) ln z - z + ln(2 pi)/2)`, z >= 1/2.
@@ -83,6 +94,22 @@ mod tests {
             for p in [0.1, 0.5, 0.9] {
                 let u = inverse_gaussian_quantile(p, phi);
                 assert!((inverse_gaussian_cdf(u, phi) - p).abs() < 1e-6, "{phi} {p} {u}");
+            }
+        }
+    }
+
+    #[test]
+    fn newtons_quantile_is_that_of_plain_halvings() {
+        for e in -60..=60 {
+            let phi = libm::exp10(f64::from(e) / 5.0);
+            for p in [0.001, 0.1, 0.5, 0.9, 0.999] {
+                let (mut lo, mut hi) = (-80.0, 80.0);
+                for _ in 0..70 {
+                    let mid = 0.5 * (lo + hi);
+                    if inverse_gaussian_cdf(libm::exp(mid), phi) < p { lo = mid } else { hi = mid }
+                }
+                let (want, got) = (libm::exp(0.5 * (lo + hi)), inverse_gaussian_quantile(p, phi));
+                assert!((got / want - 1.0).abs() < 1e-7, "{phi} {p}: {got} {want}");
             }
         }
     }

@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn faults_and_outages_are_read_or_refused_with_what_to_write() {
         let read = fault("errors=5%,from=step3,added=300ms,slower=1.5").expect("a fault");
-        assert_eq!(read, Fault { from: Begin::Step(3), errors: 0.05, slower: 1.5, added_ms: 300.0 });
+        assert_eq!(read, Fault { from: Begin::Step(3), errors: 0.05, slower: 1.5, added_ms: 300.0, ..Fault::default() });
         assert_eq!(fault("from=10m").map(|f| f.from), Ok(Begin::Seconds(600.0)));
         assert_eq!(outage("from=10m,for=5m,errors=10%"), Ok(Outage { from_s: 600.0, seconds: 300.0, errors: 0.1 }));
         for wrong in ["", "errors", "errors=many", "error=5%", "errors=1%,errors=2%", "from=step0", "slower=x", "added=3"] {
