@@ -45,12 +45,11 @@ pub(crate) fn inverse_gaussian_quantile(p: f64, phi: f64) -> f64 {
         let a = root * (u - 1.0);
         let slope = root * libm::exp(-0.5 * a * a) / libm::sqrt(2.0 * PI);
         let newton = at - off / slope;
-        let next = if newton > lo && newton < hi { newton } else { 0.5 * (lo + hi) };
-        let step = libm::fabs(next - at);
-        at = next;
-        if step <= 1e-14 * libm::fabs(at).max(1.0) || off == 0.0 {
+        // Settled; the bracket may lie on one side of it alone.
+        if libm::fabs(newton - at) <= 1e-13 * libm::fabs(at).max(1.0) {
             break;
         }
+        at = if newton > lo && newton < hi { newton } else { 0.5 * (lo + hi) };
     }
     libm::exp(at)
 }
