@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::kinds::Kind;
+use super::scale::selector_text;
 use super::table::{age, definition, duration};
-use super::write::selector_text;
 
 /// A kind's columns and how to fill them.
 pub(super) struct Table {

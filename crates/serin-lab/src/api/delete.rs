@@ -150,7 +150,7 @@ pub(super) fn evict(api: &Api, call: &Call, options: &Value, write: &Options) ->
     let budgets = crate::store::Resource::new("policy", "poddisruptionbudgets");
     let (budgets, _) = api.store().list(&budgets, key.namespace.as_deref());
     for budget in budgets {
-        let selector = super::write::selector_text(&budget["spec"]["selector"]);
+        let selector = super::scale::selector_text(&budget["spec"]["selector"]);
         let selected = super::select::Selection::labels(&selector).is_ok_and(|s| s.matches(&pod));
         if selected && budget["status"]["disruptionsAllowed"].as_i64() == Some(0) {
             let name = budget["metadata"]["name"].as_str().unwrap_or_default();

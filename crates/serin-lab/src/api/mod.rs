@@ -38,6 +38,7 @@ mod patch;
 mod protobuf;
 mod read;
 mod rules;
+mod scale;
 mod schema;
 mod select;
 mod serve;

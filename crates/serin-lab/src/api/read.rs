@@ -72,7 +72,7 @@ pub(super) fn get(api: &Api, call: &Call) -> ApiResult<Response> {
     let key = call.key()?;
     let found = api.store().get(&key).ok_or_else(|| ApiError::not_found(&call.kind.resource, &key.name))?;
     if call.sub.as_deref() == Some("scale") {
-        let scale = Arc::new(super::write::scale_of(call, &shown(call, &found)));
+        let scale = Arc::new(super::scale::scale_of(call, &shown(call, &found)));
         return encode(accepted(&call.headers)?, StatusCode::OK, &scale);
     }
     one(api, call, StatusCode::OK, &found, &deprecations(call))
@@ -111,8 +111,6 @@ pub(super) fn list(api: &Api, call: &Call) -> ApiResult<Response> {
         .filter(|o| after.as_ref().is_none_or(|page| place(o) > (page.namespace.clone(), page.name.clone())))
         .filter(|o| selection.matches(&shown_for_selection(call, o)));
     let items: Vec<Object> = fitting.by_ref().take(limit).map(|o| shown(call, o)).collect();
-    // The list's kind says what its items are; only those of CRDs say it themselves, as on a cluster.
-    let typed = |o: &Object| if call.kind.is_custom() { o.clone() } else { Arc::new(without_type(o)) };
     let left = fitting.count();
     let mut meta = json!({"resourceVersion": version.to_string()});
     if left > 0
@@ -128,9 +126,8 @@ pub(super) fn list(api: &Api, call: &Call) -> ApiResult<Response> {
     let mut response = match accepted {
         // Written as text, without copying the objects first.
         Accepted { form: Form::Whole, yaml: false } => {
-            let items: Vec<String> = items.iter().map(|o| typed(o).to_string()).collect();
-            let head = json!({"apiVersion": call.api_version(), "kind": call.kind.list_kind, "metadata": meta}).to_string();
-            let text = format!("{},\"items\":[{}]}}", head.strip_suffix('}').unwrap_or(&head), items.join(","));
+            let text = serde_json::to_string(&List::of(call, &items, meta))
+                .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", e.to_string()))?;
             ([(header::CONTENT_TYPE, "application/json")], text).into_response()
         }
         accepted => encode(accepted, StatusCode::OK, &listed(api, call, accepted, &items, meta))?,
@@ -139,11 +136,34 @@ pub(super) fn list(api: &Api, call: &Call) -> ApiResult<Response> {
     Ok(response)
 }
 
-fn without_type(object: &Value) -> Value {
-    let mut fields = object.as_object().cloned().unwrap_or_default();
-    fields.remove("apiVersion");
-    fields.remove("kind");
-    Value::Object(fields)
+/// A list as it is written.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List<'a> {
+    api_version: String,
+    kind: &'a str,
+    metadata: Value,
+    items: Vec<Item<'a>>,
+}
+
+/// An object of a list. The list's kind says what its items are; only those of CRDs say it themselves, as on a cluster.
+struct Item<'a> {
+    object: &'a Value,
+    says_its_kind: bool,
+}
+
+impl<'a> List<'a> {
+    fn of(call: &'a Call, items: &'a [Object], metadata: Value) -> Self {
+        let items = items.iter().map(|object| Item { object, says_its_kind: call.kind.is_custom() }).collect();
+        Self { api_version: call.api_version(), kind: &call.kind.list_kind, metadata, items }
+    }
+}
+
+impl serde::Serialize for Item<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = self.object.as_object().into_iter().flatten();
+        serializer.collect_map(fields.filter(|(name, _)| self.says_its_kind || !matches!(name.as_str(), "apiVersion" | "kind")))
+    }
 }
 
 fn listed(api: &Api, call: &Call, accepted: Accepted, items: &[Object], meta: Value) -> Value {
@@ -153,10 +173,7 @@ fn listed(api: &Api, call: &Call, accepted: Accepted, items: &[Object], meta: Va
             "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": meta,
             "items": items.iter().map(|o| metadata_only(o)).collect::<Vec<_>>(),
         }),
-        Form::Whole => json!({
-            "apiVersion": call.api_version(), "kind": call.kind.list_kind, "metadata": meta,
-            "items": items.iter().map(|o| if call.kind.is_custom() { (**o).clone() } else { without_type(o) }).collect::<Vec<_>>(),
-        }),
+        Form::Whole => json!(List::of(call, items, meta)),
     }
 }
 

@@ -220,7 +220,7 @@ fn selected_template(new: &Value, old: Option<&Value>, problems: &mut Vec<Proble
         selector_is_valid(selector, "spec.selector", problems);
     }
     if (selector.is_null() || !empty) && template.is_object() {
-        let text = super::write::selector_text(selector);
+        let text = super::scale::selector_text(selector);
         // What is not there selects nothing.
         let matches = !selector.is_null() && super::select::Selection::labels(&text).is_ok_and(|s| s.matches(template));
         if !matches {

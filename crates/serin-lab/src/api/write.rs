@@ -13,7 +13,7 @@ use super::fields::Set;
 use super::kinds::{Kind, Origin};
 use super::serve::{accepted, encode};
 use super::status::{ApiError, ApiResult, Problem};
-use super::{Api, body, convert, crd, defaults, istio_rules, names, patch, read, rules, structural, validate};
+use super::{Api, body, convert, crd, defaults, istio_rules, names, patch, read, rules, scale, structural, validate};
 use crate::store::{Key, Object, SERVERS_OWN, StoreError, Write, keep, metadata};
 
 /// How often a write begins again when others write to the same object.
@@ -164,7 +164,7 @@ pub(super) fn update(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response
     let body = read_body(&call.headers, bytes)?;
     let mut sent = body.value;
     if call.sub.as_deref() == Some("scale") {
-        return change_scale(api, call, &options, &|_| Ok(sent.clone()));
+        return scale::change(api, call, &options, &|_| Ok(sent.clone()));
     }
     check_type(call, &mut sent)?;
     check_namespace(call, &mut sent)?;
@@ -223,7 +223,7 @@ pub(super) fn patch(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response>
         if patch.is_apply() {
             return Err(ApiError::not_implemented("the lab does not apply scales; patch them, or apply the object"));
         }
-        return change_scale(api, call, &options, &|scale| patch.apply_plain(scale));
+        return scale::change(api, call, &options, &|scale| patch.apply_plain(scale));
     }
     if let patch::Patch::Apply(body) = patch {
         return apply_config(api, call, &options, body);
@@ -249,14 +249,15 @@ pub(super) fn patch(api: &Api, call: &Call, bytes: &[u8]) -> ApiResult<Response>
 }
 
 /// A change that may have to be computed several times.
-struct Change<'a> {
+pub(super) struct Change<'a> {
     /// From the object as the client sees it to what it wants.
-    sent: &'a dyn Fn(&Value) -> ApiResult<Value>,
-    duplicates: &'a [String],
+    pub sent: &'a dyn Fn(&Value) -> ApiResult<Value>,
+    /// Fields that the client wrote twice.
+    pub duplicates: &'a [String],
     /// Whether the object results from a patch, which then is to blame for what cannot be decoded.
-    patched: bool,
+    pub patched: bool,
     /// The subresource that field managers are told of: the call's, or `scale`, which writes the object itself.
-    subresource: &'a str,
+    pub subresource: &'a str,
 }
 
 /// Why the store did not take a change.
@@ -271,7 +272,11 @@ impl From<StoreError> for Refused {
     }
 }
 
-fn modify(api: &Api, call: &Call, options: &Options, change: &Change<'_>) -> ApiResult<(Object, Vec<String>)> {
+/// Changes an object, again from the beginning when somebody wrote in between.
+///
+/// # Errors
+/// 404, 409 after too many attempts, or what is wrong with the result.
+pub(super) fn modify(api: &Api, call: &Call, options: &Options, change: &Change<'_>) -> ApiResult<(Object, Vec<String>)> {
     let key = call.key()?;
     for _ in 0..ATTEMPTS {
         let stored = api.store().get(&key).ok_or_else(|| ApiError::not_found(&call.kind.resource, &key.name))?;
@@ -465,7 +470,11 @@ fn as_if_updated(old: &Value, mut new: Value) -> Value {
     new
 }
 
-fn preconditions(call: &Call, name: &str, old: &Value, sent: &Value) -> ApiResult<()> {
+/// Whether the object is still the one that the client means.
+///
+/// # Errors
+/// 409, 422.
+pub(super) fn preconditions(call: &Call, name: &str, old: &Value, sent: &Value) -> ApiResult<()> {
     let (was, wants) = (&old["metadata"], &sent["metadata"]);
     if let Some(version) = wants["resourceVersion"].as_str().filter(|v| !v.is_empty()) {
         if version.parse::<u64>().is_err() {
@@ -752,94 +761,6 @@ impl<'a> Pending<'a> {
         keep(meta, &was, &["generateName", "managedFields"]);
         meta.remove("selfLink");
     }
-}
-
-fn dig<'a>(object: &'a Value, path: &[String]) -> &'a Value {
-    path.iter().fold(object, |at, part| &at[part.as_str()])
-}
-
-/// The scale of an object, as the subresource shows it.
-pub(super) fn scale_of(call: &Call, object: &Value) -> Value {
-    let meta = &object["metadata"];
-    let mut scale = json!({
-        "apiVersion": "autoscaling/v1", "kind": "Scale",
-        "metadata": {"name": meta["name"], "resourceVersion": meta["resourceVersion"], "uid": meta["uid"], "creationTimestamp": meta["creationTimestamp"]},
-        "spec": {}, "status": {"replicas": 0},
-    });
-    if !meta["namespace"].is_null() {
-        scale["metadata"]["namespace"] = meta["namespace"].clone();
-    }
-    let Some(paths) = &call.kind_version().scale else { return scale };
-    // Left out where it is 0, as the Go type has it.
-    if let Some(wanted) = dig(object, &paths.spec).as_i64().filter(|n| *n != 0) {
-        scale["spec"]["replicas"] = wanted.into();
-    }
-    if let Some(seen) = dig(object, &paths.status).as_i64() {
-        scale["status"]["replicas"] = seen.into();
-    }
-    let selector = match &paths.selector {
-        Some(path) => dig(object, path).as_str().map(str::to_owned),
-        None => Some(selector_text(&object["spec"]["selector"])),
-    };
-    if let Some(selector) = selector.filter(|s| !s.is_empty()) {
-        scale["status"]["selector"] = selector.into();
-    }
-    scale
-}
-
-/// A label selector object as kubectl writes it: `app=web,tier in (a,b)`.
-pub(super) fn selector_text(selector: &Value) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let plain = selector.get("matchLabels").or_else(|| selector.get("matchExpressions").is_none().then_some(selector));
-    for (key, value) in plain.and_then(Value::as_object).into_iter().flatten() {
-        parts.push(format!("{key}={}", value.as_str().unwrap_or_default()));
-    }
-    for term in selector["matchExpressions"].as_array().into_iter().flatten() {
-        let key = term["key"].as_str().unwrap_or_default();
-        let values: Vec<&str> = term["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        parts.push(match term["operator"].as_str().unwrap_or_default() {
-            "In" => format!("{key} in ({})", values.join(",")),
-            "NotIn" => format!("{key} notin ({})", values.join(",")),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.to_owned(),
-        });
-    }
-    parts.join(",")
-}
-
-fn change_scale(api: &Api, call: &Call, options: &Options, wanted: &dyn Fn(&Value) -> ApiResult<Value>) -> ApiResult<Response> {
-    let paths = call.kind_version().scale.clone().ok_or_else(ApiError::no_such_path)?;
-    let name = call.name.clone().unwrap_or_default();
-    let whole = Call { sub: None, ..call.clone() };
-    let sent = |old: &Value| {
-        let now = scale_of(call, old);
-        let scale = wanted(&now)?;
-        preconditions(call, &name, old, &scale)?;
-        let replicas = match &scale["spec"]["replicas"] {
-            Value::Null => 0,
-            value => value.as_i64().ok_or_else(|| {
-                ApiError::bad_request(format!("Scale in version \"v1\" cannot be handled as a Scale: json: cannot unmarshal {value} into Go struct field ScaleSpec.spec.replicas of type int32"))
-            })?,
-        };
-        if replicas < 0 {
-            let problem = Problem::invalid("spec.replicas", &replicas.into(), "must be greater than or equal to 0");
-            return Err(ApiError::invalid("autoscaling", "Scale", &name, &[problem]));
-        }
-        let mut new = old.clone();
-        let mut at = &mut new;
-        for part in &paths.spec {
-            if !at.is_object() {
-                *at = json!({});
-            }
-            at = &mut at[part.as_str()];
-        }
-        *at = replicas.into();
-        Ok(new)
-    };
-    let change = Change { sent: &sent, duplicates: &[], patched: false, subresource: "scale" };
-    let (object, _) = modify(api, &whole, options, &change)?;
-    let scale = scale_of(call, &convert::to_version(&call.kind, call.version, &object));
-    encode(accepted(&call.headers)?, StatusCode::OK, &scale)
 }
 
 /// `POST pods/NAME/eviction` and `/binding`.
