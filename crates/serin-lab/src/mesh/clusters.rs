@@ -14,7 +14,7 @@ use super::http::duration;
 use super::rules::Policy;
 use super::telemetry;
 use super::translate::{ads, metadata, socket_address};
-use super::world::{Endpoint, Port, Protocol, Service};
+use super::world::{Endpoint, Port, Protocol, Service, present};
 
 const PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -97,7 +97,7 @@ fn balancer(policy: Option<&Value>) -> (cluster::cluster::LbPolicy, Option<clust
         let config = MaglevLbConfig { table_size: size("/consistentHash/maglev/tableSize") };
         return (LbPolicy::Maglev, Some(LbConfig::MaglevLbConfig(config)));
     }
-    if policy.get("consistentHash").is_some_and(|h| !h.is_null()) {
+    if present(policy, "consistentHash").is_some() {
         let ring = size("/consistentHash/ringHash/minimumRingSize").or_else(|| size("/consistentHash/minimumRingSize"));
         let config = RingHashLbConfig { minimum_ring_size: ring, ..Default::default() };
         return (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(config)));

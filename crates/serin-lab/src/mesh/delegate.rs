@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::translate::Complaint;
-use super::world::{World, list, text};
+use super::world::{World, exported, list, present, text};
 
 /// One http route as it applies.
 pub(super) struct Http<'w> {
@@ -38,7 +38,7 @@ const INHERITED: [&str; 12] = [
 pub(super) fn routes<'w>(world: &'w World, vs: &'w Value, complaints: &mut Vec<Complaint>) -> Vec<Http<'w>> {
     let mut out = Vec::new();
     for (i, http) in list(vs, "/spec/http").iter().enumerate() {
-        let Some(delegate) = http.get("delegate").filter(|d| !d.is_null()) else {
+        let Some(delegate) = present(http, "delegate") else {
             out.push(Http { fields: http.clone(), from: vs, path: format!("http[{i}]") });
             continue;
         };
@@ -57,12 +57,12 @@ pub(super) fn routes<'w>(world: &'w World, vs: &'w Value, complaints: &mut Vec<C
             complain("which has hosts of its own and so is no delegate: the route is left out, as Istio does".into());
             continue;
         }
-        if !exported(leaf, own) {
+        if exported(leaf, own).is_none() {
             complain("which is not exported to this namespace: the route is left out, as Istio does".into());
             continue;
         }
         for (j, inner) in list(leaf, "/spec/http").iter().enumerate() {
-            if inner.get("delegate").is_some_and(|d| !d.is_null()) {
+            if present(inner, "delegate").is_some() {
                 complain(format!("whose http[{j}] delegates further, which Istio does not do: it is left out"));
                 continue;
             }
@@ -77,17 +77,11 @@ pub(super) fn routes<'w>(world: &'w World, vs: &'w Value, complaints: &mut Vec<C
     out
 }
 
-fn exported(vs: &Value, to: &str) -> bool {
-    let exports = list(vs, "/spec/exportTo");
-    let own = text(vs, "/metadata/namespace");
-    exports.is_empty() || exports.iter().filter_map(Value::as_str).any(|e| e == "*" || e == to || (e == "." && own == to))
-}
-
 fn merged(root: &Value, leaf: &Value) -> Option<Value> {
     let mut out = leaf.clone();
     let fields = out.as_object_mut()?;
     for field in INHERITED {
-        if let (Some(value), None) = (root.get(field), leaf.get(field).filter(|v| !v.is_null())) {
+        if let (Some(value), None) = (root.get(field), present(leaf, field)) {
             fields.insert(field.into(), value.clone());
         }
     }

@@ -16,9 +16,9 @@ pub(super) fn service(host: &str) -> Option<(&str, &str)> {
     host.strip_suffix(".svc.cluster.local").and_then(|h| h.split_once('.')).filter(|(_, namespace)| !namespace.contains('.'))
 }
 
-/// Whether a host is a pattern.
-pub(super) fn is_pattern(host: &str) -> bool {
-    host.starts_with('*')
+/// How closely a host that covers a name means it: an exact host more than a pattern, a longer pattern more than a shorter one.
+pub(super) fn closeness(host: &str) -> (bool, usize) {
+    (!host.starts_with('*'), host.len())
 }
 
 /// Whether `pattern` (exact, `*.suffix` or `*`) covers `host`.

@@ -17,7 +17,7 @@ use super::fields;
 use super::hosts;
 use super::routes::{MESH, View, full_gateway};
 use super::translate::{Complaint, cluster_name};
-use super::world::{Port, Service, list, text};
+use super::world::{Port, Service, list, present, text};
 
 /// `90s`, `1m30s`, `0.5s` as Istio writes durations.
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -272,11 +272,6 @@ impl<'a> One<'a> {
         });
         pack_any(filter::HttpFault { delay, abort, ..Default::default() })
     }
-}
-
-/// A field that is there and not null.
-fn present<'v>(of: &'v Value, field: &str) -> Option<&'v Value> {
-    of.get(field).filter(|v| !v.is_null())
 }
 
 /// One entry of `match`: all of its fields must fit.

@@ -13,7 +13,7 @@ use super::hosts;
 use super::http::{self, Place};
 use super::rules::Rule;
 use super::translate::{Caller, Complaint, OUTBOUND, Server};
-use super::world::{Port, Protocol, Service, World, list, text};
+use super::world::{Port, Protocol, Service, World, exported, list, text};
 
 /// The name under which a VirtualService is bound to the sidecars.
 pub(super) const MESH: &str = "mesh";
@@ -48,11 +48,11 @@ pub(super) fn outbound(view: &View<'_>, complaints: &mut Vec<Complaint>) -> rout
         let mut fitting: Vec<(&Value, String)> = Vec::new();
         for vs in &inside {
             let own = hosts_of(vs);
-            let best = own.into_iter().filter(|h| hosts::covers(h, host)).max_by_key(|h| (!hosts::is_pattern(h), h.len()));
+            let best = own.into_iter().filter(|h| hosts::covers(h, host)).max_by_key(|h| hosts::closeness(h));
             fitting.extend(best.map(|h| (*vs, h)));
         }
         // The sort is stable: among equals the oldest stays first.
-        fitting.sort_by_key(|(_, h)| std::cmp::Reverse((!hosts::is_pattern(h), h.len())));
+        fitting.sort_by_key(|(_, h)| std::cmp::Reverse(hosts::closeness(h)));
         fitting.into_iter().map(|(vs, _)| vs).collect::<Vec<_>>()
     };
     let mut routes_of = |host: &str, port: u16| {
@@ -240,21 +240,6 @@ pub(super) fn full_gateway(written: &str, namespace: &str) -> String {
         (None, Some((name, rest))) => format!("{}/{name}", rest.split('.').next().unwrap_or(rest)),
         (None, None) => format!("{namespace}/{written}"),
     }
-}
-
-/// How closely a VirtualService is meant for callers of a namespace, closest first; `None`: it is not for them. Istio hears one that its own
-/// namespace keeps to itself before one that names the callers' namespace, and that before one for all, whichever is older.
-fn exported(vs: &Value, to: &str) -> Option<u8> {
-    let exports = list(vs, "/spec/exportTo");
-    let at = text(vs, "/metadata/namespace");
-    let has = |wanted: &str| exports.iter().filter_map(Value::as_str).any(|e| e == wanted);
-    if exports.is_empty() || has("*") {
-        return Some(2);
-    }
-    if has("~") {
-        return None;
-    }
-    (has(to) || (at == to && has("."))).then_some(if at == to { 0 } else { 1 })
 }
 
 /// The port that a service's bare name stands for.

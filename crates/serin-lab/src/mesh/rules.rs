@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::fields;
 use super::hosts;
 use super::translate::{Caller, Complaint};
-use super::world::{ROOT_NAMESPACE, Service, World, list, text};
+use super::world::{ROOT_NAMESPACE, Service, World, exported, list, present, text};
 
 /// A version's name, the labels that select its pods, and its own traffic policy.
 pub(super) type Subset = (String, BTreeMap<String, String>, Option<Value>);
@@ -39,11 +39,11 @@ impl<'a> Rule<'a> {
         for place in places {
             let here: Vec<(&Value, String)> = world.rules.iter().map(|r| &**r).filter_map(|r| heard(r, place, caller, service)).collect();
             // An exact host before a pattern, a longer pattern before a shorter one.
-            let Some(host) = here.iter().map(|(_, host)| host).max_by_key(|host| (!hosts::is_pattern(host), host.len())) else { continue };
+            let Some(host) = here.iter().map(|(_, host)| host).max_by_key(|host| hosts::closeness(host)) else { continue };
             let mut groups: Vec<Group<'a>> = Vec::new();
             for (rule, _) in here.iter().filter(|(_, h)| h == host) {
                 let exports: BTreeSet<String> = list(rule, "/spec/exportTo").iter().filter_map(Value::as_str).map(str::to_string).collect();
-                let selector = rule.pointer("/spec/workloadSelector").filter(|s| !s.is_null());
+                let selector = present(&rule["spec"], "workloadSelector");
                 match groups.iter_mut().find(|(e, s, _)| *e == exports && *s == selector) {
                     Some((_, _, rules)) => rules.push(rule),
                     None => groups.push((exports, selector, vec![rule])),
@@ -63,7 +63,7 @@ impl<'a> Rule<'a> {
     fn merge(rules: &[&'a Value], complaints: &mut Vec<Complaint>) -> Self {
         let mut out = Self::default();
         for rule in rules {
-            let policy = rule.pointer("/spec/trafficPolicy").filter(|p| !p.is_null());
+            let policy = present(&rule["spec"], "trafficPolicy");
             unplayed(rule, "trafficPolicy", policy, complaints);
             out.policy = out.policy.or(policy);
             for subset in list(rule, "/spec/subsets") {
@@ -76,7 +76,7 @@ impl<'a> Rule<'a> {
                     ));
                     continue;
                 }
-                let policy = subset.get("trafficPolicy").filter(|p| !p.is_null());
+                let policy = present(subset, "trafficPolicy");
                 unplayed(rule, &format!("subset {name:?}: trafficPolicy"), policy, complaints);
                 let labels =
                     subset["labels"].as_object().into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string())));
@@ -97,10 +97,7 @@ impl<'a> Rule<'a> {
 fn heard<'a>(rule: &'a Value, place: &str, caller: &Caller, service: &Service) -> Option<(&'a Value, String)> {
     let at = text(rule, "/metadata/namespace");
     let host = hosts::resolve(text(rule, "/spec/host"), at);
-    let exports = list(rule, "/spec/exportTo");
-    let exported = exports.is_empty()
-        || exports.iter().filter_map(Value::as_str).any(|e| e == "*" || e == caller.namespace || (e == "." && at == caller.namespace));
-    (at == place && exported && hosts::covers(&host, &service.host)).then_some((rule, host))
+    (at == place && exported(rule, &caller.namespace).is_some() && hosts::covers(&host, &service.host)).then_some((rule, host))
 }
 
 /// A traffic policy after merging: each part is of the port if the port has a policy, else of the subset, else of the host.
@@ -116,21 +113,20 @@ impl<'v> Policy<'v> {
     /// This policy with a more specific one on top. Parts are replaced as a whole; a policy for the port inherits nothing.
     fn under(self, policy: Option<&'v Value>, port: u16) -> Self {
         let Some(policy) = policy else { return self };
-        let part = |of: &'v Value, name: &str| of.get(name).filter(|p| !p.is_null());
         let levels = list(policy, "/portLevelSettings");
         let level = levels.iter().find(|l| l.pointer("/port/number").and_then(Value::as_u64) == Some(port.into()));
         match level {
             Some(level) => Self {
-                balancer: part(level, "loadBalancer"),
-                pool: part(level, "connectionPool"),
-                outlier: part(level, "outlierDetection"),
-                tls: part(level, "tls"),
+                balancer: present(level, "loadBalancer"),
+                pool: present(level, "connectionPool"),
+                outlier: present(level, "outlierDetection"),
+                tls: present(level, "tls"),
             },
             None => Self {
-                balancer: part(policy, "loadBalancer").or(self.balancer),
-                pool: part(policy, "connectionPool").or(self.pool),
-                outlier: part(policy, "outlierDetection").or(self.outlier),
-                tls: part(policy, "tls").or(self.tls),
+                balancer: present(policy, "loadBalancer").or(self.balancer),
+                pool: present(policy, "connectionPool").or(self.pool),
+                outlier: present(policy, "outlierDetection").or(self.outlier),
+                tls: present(policy, "tls").or(self.tls),
             },
         }
     }

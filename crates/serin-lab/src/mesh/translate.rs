@@ -21,7 +21,7 @@ use super::GATEWAY;
 use super::clusters;
 use super::routes;
 use super::rules::Rule;
-use super::world::{Endpoint, Service, World, text};
+use super::world::{Endpoint, Port, Service, World, text};
 
 /// Envoy's configuration, by kind and name. Compared by value: what did not change is not sent.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -122,9 +122,9 @@ pub(super) fn translate(world: &World, caller: &Caller, gateway: &Caller) -> (Re
     for service in world.services.values() {
         let rule = &rules[service.host.as_str()];
         for port in &service.ports {
-            add(&mut out, service, port.number, "", rule);
-            for (subset, ..) in &rule.subsets {
-                add(&mut out, service, port.number, subset, rule);
+            add(&mut out, service, port, rule, "", &BTreeMap::new());
+            for (subset, labels, _) in &rule.subsets {
+                add(&mut out, service, port, rule, subset, labels);
             }
         }
     }
@@ -139,15 +139,14 @@ pub(super) fn translate(world: &World, caller: &Caller, gateway: &Caller) -> (Re
     (out, complaints)
 }
 
-/// One cluster with its endpoints.
-fn add(out: &mut Resources, service: &Service, number: u16, subset: &str, rule: &Rule<'_>) {
-    let Some(port) = service.ports.iter().find(|p| p.number == number) else { return };
-    let labels = rule.subsets.iter().find(|(name, ..)| name == subset).map(|(_, labels, _)| labels);
-    let selects = |e: &&Endpoint| labels.into_iter().flatten().all(|(k, v)| e.labels.get(k) == Some(v));
-    let endpoints: Vec<&Endpoint> = service.endpoints.get(&number).into_iter().flatten().filter(selects).collect();
-    let name = cluster_name(number, subset, &service.host);
-    out.endpoints.insert(name.clone(), clusters::load_assignment(&name, &endpoints));
-    out.clusters.insert(name.clone(), clusters::cluster(&name, service, port, rule.policy_of(subset, number)));
+/// One cluster with its endpoints: those that have all of the subset's labels.
+fn add(out: &mut Resources, service: &Service, port: &Port, rule: &Rule<'_>, subset: &str, labels: &BTreeMap<String, String>) {
+    let selects = |e: &&Endpoint| labels.iter().all(|(k, v)| e.labels.get(k) == Some(v));
+    let endpoints: Vec<&Endpoint> = service.endpoints.get(&port.number).into_iter().flatten().filter(selects).collect();
+    let name = cluster_name(port.number, subset, &service.host);
+    // A number may stand twice, for TCP and for UDP: the first is called.
+    out.endpoints.entry(name.clone()).or_insert_with(|| clusters::load_assignment(&name, &endpoints));
+    out.clusters.entry(name.clone()).or_insert_with(|| clusters::cluster(&name, service, port, rule.policy_of(subset, port.number)));
 }
 
 /// Metadata under `istio`, from which the access logger takes its labels.

@@ -130,9 +130,29 @@ pub(super) fn text<'a>(value: &'a Value, path: &str) -> &'a str {
     value.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// A field that is there and not null.
+pub(super) fn present<'a>(of: &'a Value, field: &str) -> Option<&'a Value> {
+    of.get(field).filter(|v| !v.is_null())
+}
+
 /// A list at a JSON pointer; empty if it is not there.
 pub(super) fn list<'a>(value: &'a Value, path: &str) -> &'a [Value] {
     value.pointer(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// How closely an object's `exportTo` means callers of a namespace, closest first; `None`: it is not for them. Istio hears a VirtualService that
+/// its own namespace keeps to itself before one that names the callers' namespace, and that before one for all, whichever is older.
+pub(super) fn exported(object: &Value, to: &str) -> Option<u8> {
+    let exports = list(object, "/spec/exportTo");
+    let at = text(object, "/metadata/namespace");
+    let has = |wanted: &str| exports.iter().filter_map(Value::as_str).any(|e| e == wanted);
+    if exports.is_empty() || has("*") {
+        return Some(2);
+    }
+    if has("~") {
+        return None;
+    }
+    (has(to) || (at == to && has("."))).then_some(if at == to { 0 } else { 1 })
 }
 
 impl World {
