@@ -3,6 +3,7 @@
 //! Fields that Serin does not know survive, as nothing here reads them into structs.
 
 use futures::future::join_all;
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use serde_json::Value;
@@ -79,6 +80,18 @@ impl Mesh {
         self.rules_for(service)?.subset_for(label, pod_labels).map(|s| s.name.clone())
     }
 
+    /// The highest share, from 0 to 1, that any of the routes gives to a version, by the labels of its pods; `None`: it has no subset.
+    pub(crate) fn share(
+        &self,
+        service: &ServiceName,
+        label: &str,
+        pod_labels: &Labels,
+        routes: &[(&Value, Option<&[String]>)],
+    ) -> Option<f64> {
+        let subset = self.subset(service, label, pod_labels)?;
+        Some(routes.iter().map(|(vs, only)| share_of(vs, service, *only, &subset).fraction()).fold(0.0, f64::max))
+    }
+
     /// The VirtualServices that send to the service, and names of the routes of each that count; all, if none are named.
     pub(crate) fn routes<'a>(
         &'a self,
@@ -112,6 +125,12 @@ impl Mesh {
     fn virtual_service_api(&self, cluster: &Cluster) -> Api<DynamicObject> {
         api(cluster, &cluster.namespace, self.version, "VirtualService", "virtualservices")
     }
+}
+
+/// The labels of a Deployment's pods.
+pub(crate) fn pod_labels(deployment: &Deployment) -> Labels {
+    let template = deployment.spec.as_ref().and_then(|s| s.template.metadata.as_ref());
+    template.and_then(|m| m.labels.clone()).unwrap_or_default()
 }
 
 /// The highest share that a subset has on the routes of one VirtualService.

@@ -56,14 +56,6 @@ impl Series {
         self.labels.iter().find(|(n, _)| **n == *name).map_or("", |(_, v)| v)
     }
 
-    /// HTTP 5xx, or a gRPC status other than 0: a failed gRPC call is HTTP 200.
-    fn failed(&self) -> bool {
-        let grpc = self.label("grpc_response_status");
-        let grpc_failed = self.label("request_protocol") == "grpc" && !matches!(grpc, "" | "0" | "OK");
-        let code = self.label("response_code");
-        grpc_failed || (code.len() == 3 && code.starts_with('5'))
-    }
-
     fn has_flag(&self, flag: &str) -> bool {
         self.label("response_flags").split(',').any(|f| f == flag)
     }
@@ -88,6 +80,13 @@ impl Series {
             .and_then(|rest| rest.strip_prefix(namespace))
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
+}
+
+/// Whether a series of requests, by its labels, counts failures: HTTP 5xx, or a gRPC status other than 0, as a failed gRPC call is HTTP 200.
+pub fn failed<'a>(label: impl Fn(&'static str) -> &'a str) -> bool {
+    let grpc_failed = label("request_protocol") == "grpc" && !matches!(label("grpc_response_status"), "" | "0" | "OK");
+    let code = label("response_code");
+    grpc_failed || (code.len() == 3 && code.starts_with('5'))
 }
 
 /// What one proxy had counted.
@@ -203,7 +202,7 @@ impl<'q> Tally<'q> {
         match series.metric {
             Metric::Requests => {
                 sum.n += increase;
-                sum.errors += if series.failed() { increase } else { 0.0 };
+                sum.errors += if failed(|name| series.label(name)) { increase } else { 0.0 };
             }
             Metric::Timed => sum.timed += increase,
             Metric::Bucket => {

@@ -158,7 +158,13 @@ pub fn replay_against_itself(plan: &Plan, polls: &[Recorded], history: &[ArmCoun
 }
 
 /// Some of a seed's runs against itself, as `simulate_part`: a caller with several cores gives a part to each.
-pub fn replay_against_itself_part(plan: &Plan, polls: &[Recorded], history: &[ArmCounts], numbers: core::ops::Range<u64>, seed: u64) -> Vec<Run> {
+pub fn replay_against_itself_part(
+    plan: &Plan,
+    polls: &[Recorded],
+    history: &[ArmCounts],
+    numbers: core::ops::Range<u64>,
+    seed: u64,
+) -> Vec<Run> {
     let plan = started(plan);
     numbers.map(|i| once(&plan, polls, history, Arms::OutOfStable, Random::of_run(seed, i), Keep::End).run).collect()
 }

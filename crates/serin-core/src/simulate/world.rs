@@ -159,7 +159,12 @@ impl World {
                 Begin::Step(n) => n >= 1,
             };
             let lasts = f.for_s.is_none_or(positive) && f.grows_s >= 0.0 && f.grows_s.is_finite();
-            begins && lasts && (-1.0..=1.0).contains(&f.errors) && (0.0..1.0).contains(&f.bursts) && positive(f.slower) && f.added_ms.is_finite()
+            begins
+                && lasts
+                && (-1.0..=1.0).contains(&f.errors)
+                && (0.0..1.0).contains(&f.bursts)
+                && positive(f.slower)
+                && f.added_ms.is_finite()
         };
         check(
             self.faults.iter().all(sound),

@@ -40,7 +40,11 @@ pub(crate) fn inverse_gaussian_quantile(p: f64, phi: f64) -> f64 {
     for _ in 0..100 {
         let u = libm::exp(at);
         let off = inverse_gaussian_cdf(u, phi) - p;
-        if off < 0.0 { lo = at } else { hi = at }
+        if off < 0.0 {
+            lo = at
+        } else {
+            hi = at
+        }
         let root = libm::sqrt(phi / u);
         let a = root * (u - 1.0);
         let slope = root * libm::exp(-0.5 * a * a) / libm::sqrt(2.0 * PI);

@@ -23,7 +23,7 @@ use super::request::{annotate, request_for, who};
 use super::{Format, print};
 use crate::cluster::{Cluster, ClusterArgs, chain};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::istio::{Mesh, all_again, share_of};
+use crate::istio::{Mesh, all_again, pod_labels, share_of};
 use crate::out;
 
 /// Take the canary back: all traffic to stable, at once
@@ -144,11 +144,6 @@ fn subset(target: &serin_core::route::Target) -> String {
     target.subset.clone().unwrap_or_default()
 }
 
-fn pod_labels(deployment: &Deployment) -> Labels {
-    let template = deployment.spec.as_ref().and_then(|s| s.template.metadata.as_ref());
-    template.and_then(|m| m.labels.clone()).unwrap_or_default()
-}
-
 /// Who is stable and who is the canary: as the status says; without a rollout there, as the weights say.
 fn pair(
     release: &CanaryRelease,
@@ -174,8 +169,7 @@ fn pair(
         let mut shares: Vec<(String, f64)> = Vec::new();
         for deployment in deployments {
             let Some(version) = pod_labels(deployment).get(label).cloned() else { continue };
-            let Some(subset) = subset_of(&version, Some(deployment)) else { continue };
-            let share = routes.iter().map(|(vs, only)| share_of(vs, service, *only, &subset).fraction()).fold(0.0, f64::max);
+            let share = mesh.share(service, label, &pod_labels(deployment), routes).unwrap_or(0.0);
             if share > 0.0 && !shares.iter().any(|(v, _)| *v == version) {
                 shares.push((version, share));
             }

@@ -5,7 +5,6 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::runtime::wait::await_condition;
 use serde_json::json;
@@ -171,23 +170,9 @@ async fn article(cluster: &Cluster) -> Result<(), Failure> {
     }
     objects::create(cluster, &routes).await?;
     for name in ["my-app-v1", "my-app-v2"] {
-        ready(cluster, name).await?;
+        objects::ready(cluster, name).await?;
     }
     Ok(())
-}
-
-async fn ready(cluster: &Cluster, name: &str) -> Result<(), Failure> {
-    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let all = |d: Option<&Deployment>| {
-        d.is_some_and(|d| {
-            d.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0) >= d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
-        })
-    };
-    let waited = tokio::time::timeout(Duration::from_secs(60), await_condition(api, name, all)).await;
-    waited
-        .map_err(|_| Failure::new(format!("Deployment {name} is not ready after a minute")))?
-        .map(drop)
-        .map_err(|e| Failure::new(format!("cannot watch {name}: {e}")))
 }
 
 fn virtual_services(cluster: &Cluster) -> Api<DynamicObject> {
@@ -251,14 +236,8 @@ async fn faults(runs: u32, rate: f64, share: u32) -> Result<(), Failure> {
         for file in [objects::V1, objects::DESTINATION_RULE] {
             objects::create(&cluster, &objects::read(file)?).await?;
         }
-        let mut routes = objects::read(objects::VIRTUAL_SERVICE)?;
-        for route in &mut routes {
-            route["spec"]["gateways"] = json!(["mesh"]);
-            route["spec"]["http"][0]["route"][0]["weight"] = 100.into();
-            route["spec"]["http"][0]["route"][1]["weight"] = 0.into();
-        }
-        objects::create(&cluster, &routes).await?;
-        ready(&cluster, "my-app-v1").await?;
+        objects::create(&cluster, &objects::all_to_v1()?).await?;
+        objects::ready(&cluster, "my-app-v1").await?;
         crate::cluster::define(&cluster).await?;
         let mut release = objects::read(objects::RELEASE)?;
         for object in &mut release {

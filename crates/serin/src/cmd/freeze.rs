@@ -67,8 +67,11 @@ pub(crate) async fn thaw(args: ThawArgs, cluster: &ClusterArgs) -> Outcome {
 }
 
 async fn annotate(which: &Which, cluster: &Cluster, value: &Value, done: &str) -> Outcome {
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {names::FREEZE: value}}}));
+    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
     if let Some(policy) = &which.policy {
-        return annotate_policy(policy, which.output, cluster, value, done).await;
+        let patched = cluster.policies(&cluster.namespace).patch_metadata(policy, &params, &patch).await;
+        return policy_told(policy, which.output, cluster, patched, done);
     }
     let names: Vec<String> = if which.all {
         let list = cluster.releases().list(&ListParams::default()).await.map_err(|e| cluster.failed("list CanaryReleases", &e))?;
@@ -80,8 +83,6 @@ async fn annotate(which: &Which, cluster: &Cluster, value: &Value, done: &str) -
     for found in join_all(names.iter().map(|name| cluster.release(name))).await {
         found?;
     }
-    let patch = Patch::Merge(json!({"metadata": {"annotations": {names::FREEZE: value}}}));
-    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
     let releases = cluster.releases();
     let results = join_all(names.iter().map(|name| releases.patch_metadata(name, &params, &patch))).await;
     let mut failed = Vec::new();
@@ -101,10 +102,7 @@ async fn annotate(which: &Which, cluster: &Cluster, value: &Value, done: &str) -
     failed.into_iter().next().map_or(Ok(Exit::Done), Err::<Exit, Failure>)
 }
 
-async fn annotate_policy(name: &str, output: Option<Format>, cluster: &Cluster, value: &Value, done: &str) -> Outcome {
-    let patch = Patch::Merge(json!({"metadata": {"annotations": {names::FREEZE: value}}}));
-    let params = PatchParams { field_manager: Some(names::FIELD_MANAGER.into()), ..PatchParams::default() };
-    let patched = cluster.policies(&cluster.namespace).patch_metadata(name, &params, &patch).await;
+fn policy_told<T>(name: &str, output: Option<Format>, cluster: &Cluster, patched: Result<T, kube::Error>, done: &str) -> Outcome {
     patched.map_err(|e| {
         cluster
             .failed(&format!("annotate CanaryPolicy {}/{name}", cluster.namespace), &e)

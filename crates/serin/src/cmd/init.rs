@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::Value;
 use serin_controller::observe::exposition::samples;
-use serin_controller::observe::increments::REQUESTS;
+use serin_controller::observe::increments::{REQUESTS, failed};
 use serin_core::plan::Plan;
 use serin_core::reason::{count, percent};
 use serin_core::route::ServiceName;
@@ -25,7 +25,7 @@ use serin_core::units::{Weight, duration_text};
 use super::simulate;
 use crate::cluster::{Cluster, ClusterArgs};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::istio::{Mesh, share_of};
+use crate::istio::{Mesh, pod_labels};
 use crate::out;
 use crate::web::Web;
 
@@ -111,7 +111,7 @@ pub(crate) async fn run(args: InitArgs, cluster: &ClusterArgs) -> Outcome {
         return Ok(Exit::Done);
     }
     let mut failure = Failure::no(format!("this plan is refused: {}", forecast(&outcome)));
-    for cure in cures(&args, &cluster.namespace, &world)? {
+    for cure in cures(&args, &cluster.namespace, &plan, &world)? {
         failure = failure.hint(cure);
     }
     Err(failure.hint(format!("serin init {} --slow …    print it all the same", args.service)))
@@ -141,7 +141,7 @@ fn forecast(outcome: &Simulated) -> String {
 }
 
 /// The smallest changes with which the plan fits into a day; each is simulated.
-fn cures(args: &InitArgs, namespace: &str, world: &World) -> Result<Vec<String>, Failure> {
+fn cures(args: &InitArgs, namespace: &str, plan: &Plan, world: &World) -> Result<Vec<String>, Failure> {
     let mut found = Vec::new();
     for margin in [0.01, 0.02, 0.05, 0.1].into_iter().filter(|m| *m > args.margin) {
         let plan = simulate::plan_of_text(&yaml(args, namespace, margin), "the plan")?;
@@ -151,10 +151,9 @@ fn cures(args: &InitArgs, namespace: &str, world: &World) -> Result<Vec<String>,
             break;
         }
     }
-    let plan = simulate::plan_of_text(&yaml(args, namespace, args.margin), "the plan")?;
     for factor in [2.0, 5.0, 10.0, 20.0, 50.0, 100.0] {
         let busier = World { requests_per_s: vec![world.requests_per_s.first().copied().unwrap_or_default() * factor], ..world.clone() };
-        let outcome = simulated(&plan, &busier);
+        let outcome = simulated(plan, &busier);
         if fits(&outcome) {
             let rate = busier.requests_per_s.first().copied().unwrap_or_default();
             found.push(format!("release when it gets {} requests a second, or send it some: {}", round(rate), forecast(&outcome)));
@@ -230,16 +229,13 @@ impl Found {
         let label = serin_api::convert::defaults::LABEL;
         let mut versions = Vec::new();
         for deployment in &deployments {
-            let labels =
-                deployment.spec.as_ref().and_then(|s| s.template.metadata.as_ref()).and_then(|m| m.labels.clone()).unwrap_or_default();
+            let labels = pod_labels(deployment);
             if !selector.iter().all(|(k, v)| labels.get(k) == Some(v)) {
                 continue;
             }
             let Some(version) = labels.get(label) else { continue };
             let ready = deployment.status.as_ref().and_then(|s| s.ready_replicas).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-            let subset = mesh.subset(&name, label, &labels);
-            let share = subset
-                .map_or(0.0, |subset| routes.iter().map(|(vs, only)| share_of(vs, &name, *only, &subset).fraction()).fold(0.0, f64::max));
+            let share = mesh.share(&name, label, &labels, &routes).unwrap_or(0.0);
             versions.push((version.clone(), deployment.name_any(), ready, share));
         }
         if versions.is_empty() {
@@ -342,7 +338,7 @@ async fn counts(web: &Web, addresses: &[String], service: &str, namespace: &str)
                     && sample.label("destination_service_namespace") == namespace;
                 if ours && sample.value.is_finite() {
                     n += sample.value;
-                    bad += if sample.label("response_code").starts_with('5') { sample.value } else { 0.0 };
+                    bad += if failed(|name| sample.label(name)) { sample.value } else { 0.0 };
                 }
             }
             Some((address, (n, bad)))

@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use serin_controller::observe::prometheus::matrix::{Series, deduplicated, spans, usual_gap, workloads};
+use serin_controller::observe::prometheus::REPLICA_LABELS;
+use serin_controller::observe::prometheus::matrix::{Series, deduplicated, missing_edge, spans, usual_gap, workloads};
 use serin_controller::{Arm, ArmQuery, SourceChoice};
 use serin_core::observe::ArmCounts;
 use serin_core::reason::count;
@@ -68,7 +69,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
         series.extend(read(file)?);
     }
     // Who asked a Prometheus of several replicas has each series twice.
-    let series = deduplicated(series, &["replica".into(), "prometheus_replica".into(), "__replica__".into()]);
+    let series = deduplicated(series, &REPLICA_LABELS.map(str::to_owned));
     let (stable, canary) = arms(args, &series)?;
     let step = usual_gap(&series).and_then(|ms| u64::try_from(ms).ok()).map_or(plan.spec().interval, Duration::from_millis);
     let arm = |workload: &ObjectName| -> Result<Arm, Failure> {
@@ -84,7 +85,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
         interval: step,
         source: SourceChoice::default(),
     };
-    if let Some(edge) = serin_controller::observe::prometheus::matrix::missing_edge(&series, &query) {
+    if let Some(edge) = missing_edge(&series, &query) {
         return Err(Failure::new(format!(
             "the record has no bucket of {edge} ms, which a metric of the plan asks for: record istio_request_duration_milliseconds_bucket, or choose an edge that the histogram has"
         )));

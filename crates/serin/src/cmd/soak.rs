@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use serin_core::stats::random::Random;
 use serin_lab::mesh::traffic::{Plan as Calls, Traffic};
 use tokio::process::{Child, Command};
 
@@ -52,21 +53,9 @@ pub(crate) async fn run(args: SoakArgs) -> Outcome {
     }
 }
 
-/// SplitMix64.
-struct Draws(u64);
-
-impl Draws {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
+/// A whole number below `n`.
+fn below(draws: &mut Random, n: u64) -> u64 {
+    (draws.unit() * n as f64) as u64
 }
 
 /// The controller, in a process that can be killed.
@@ -119,20 +108,14 @@ async fn soak(args: &SoakArgs) -> Outcome {
     crate::cluster::define(&cluster).await?;
     objects::create(&cluster, &objects::read(objects::V1)?).await?;
     objects::create(&cluster, &objects::read(objects::DESTINATION_RULE)?).await?;
-    let mut routes = objects::read(objects::VIRTUAL_SERVICE)?;
-    for route in &mut routes {
-        route["spec"]["gateways"] = json!(["mesh"]);
-        route["spec"]["http"][0]["route"][0]["weight"] = 100.into();
-        route["spec"]["http"][0]["route"][1]["weight"] = 0.into();
-    }
-    objects::create(&cluster, &routes).await?;
+    objects::create(&cluster, &objects::all_to_v1()?).await?;
     objects::create(&cluster, &objects::read(objects::RELEASE)?).await?;
     let mut controller = Controller { kubeconfig: lab.kubeconfig().to_path_buf(), child: None };
     controller.start()?;
     wait(&cluster, Duration::from_secs(60), |s| s["phase"] == "Idle" && s["stable"]["version"] == "v1")
         .await
         .map_err(|last| Failure::new(format!("the release is not adopted: {last}")))?;
-    ready(&cluster, "my-app-v1").await?;
+    objects::ready(&cluster, "my-app-v1").await?;
     let target = lab.mesh()?.outbound;
     let plan = Calls {
         target,
@@ -199,26 +182,26 @@ async fn rollouts(
     begin: Instant,
     tally: &mut Tally,
 ) -> Result<(), Failure> {
-    let mut draws = Draws(args.seed);
+    let mut draws = Random::new(args.seed);
     let end = begin + Duration::from_secs(args.minutes * 60);
     let mut number = 1_u32;
     let mut stable = "v1".to_string();
     while Instant::now() < end {
         number += 1;
         let name = format!("v{number}");
-        let bad = draws.below(3) == 0;
+        let bad = below(&mut draws, 3) == 0;
         if bad {
             tally.bad.push(name.clone());
         }
         let mut deployment = objects::read(objects::V2)?.into_iter().next().ok_or_else(|| Failure::new("my-app-v2.yaml is empty"))?;
         let text = deployment.to_string().replace("v2", &name);
         deployment = serde_json::from_str(&text).map_err(|e| Failure::new(format!("cannot make {name}: {e}")))?;
-        let rate = if bad { ["100%", "50%", "20%"][draws.below(3) as usize] } else { "0%" };
+        let rate = if bad { ["100%", "50%", "20%"][below(&mut draws, 3) as usize] } else { "0%" };
         deployment["spec"]["template"]["spec"]["containers"][0]["env"] =
             json!([{"name": "ERROR_RATE", "value": rate}, {"name": "SEED", "value": number.to_string()}]);
         objects::create(cluster, &[deployment]).await?;
         let started = Instant::now();
-        let mut next_fault = started + Duration::from_millis(500 + draws.below(4000));
+        let mut next_fault = started + Duration::from_millis(500 + below(&mut draws, 4000));
         let outcome = loop {
             let status = status(cluster).await;
             let canary = |s: &Value| s["stable"]["version"].as_str() == Some(&name);
@@ -239,7 +222,7 @@ async fn rollouts(
             }
             if Instant::now() >= next_fault {
                 fault(cluster, controller, &mut draws, tally, &[&stable, &name]).await?;
-                next_fault = Instant::now() + Duration::from_millis(1000 + draws.below(5000));
+                next_fault = Instant::now() + Duration::from_millis(1000 + below(&mut draws, 5000));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
@@ -261,26 +244,26 @@ async fn rollouts(
 async fn fault(
     cluster: &Cluster,
     controller: &mut Controller,
-    draws: &mut Draws,
+    draws: &mut Random,
     tally: &mut Tally,
     versions: &[&str],
 ) -> Result<(), Failure> {
-    match draws.below(4) {
+    match below(draws, 4) {
         0 | 1 => {
             controller.kill().await;
             tally.killed += 1;
-            tokio::time::sleep(Duration::from_millis(draws.below(1500))).await;
+            tokio::time::sleep(Duration::from_millis(below(draws, 1500))).await;
             controller.start()
         }
         2 => {
             controller.signal(rustix::process::Signal::STOP);
             tally.stopped += 1;
-            tokio::time::sleep(Duration::from_millis(500 + draws.below(2500))).await;
+            tokio::time::sleep(Duration::from_millis(500 + below(draws, 2500))).await;
             controller.signal(rustix::process::Signal::CONT);
             Ok(())
         }
         _ => {
-            let version = versions.get(draws.below(versions.len() as u64) as usize).copied().unwrap_or_default();
+            let version = versions.get(below(draws, versions.len() as u64) as usize).copied().unwrap_or_default();
             let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
             let listed = pods.list(&ListParams::default().labels(&format!("app=my-app,version={version}"))).await;
             let listed = listed.map_err(|e| cluster.failed("list pods", &e))?;
@@ -288,7 +271,7 @@ async fn fault(
             if listed.items.len() < 2 {
                 return Ok(());
             }
-            if let Some(pod) = listed.items.get(draws.below(listed.items.len() as u64) as usize) {
+            if let Some(pod) = listed.items.get(below(draws, listed.items.len() as u64) as usize) {
                 tally.pods.push(Instant::now());
                 let _ = pods.delete(&pod.name_any(), &DeleteParams::default()).await;
             }
@@ -334,18 +317,4 @@ async fn wait(cluster: &Cluster, longest: Duration, fits: impl Fn(&Value) -> boo
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-async fn ready(cluster: &Cluster, name: &str) -> Result<(), Failure> {
-    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    for _ in 0..600 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let found = deployments.get(name).await.ok();
-        if found.is_some_and(|d| {
-            d.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0) >= d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
-        }) {
-            return Ok(());
-        }
-    }
-    Err(Failure::new(format!("Deployment {name} is not ready after a minute")))
 }

@@ -1,9 +1,13 @@
 //! The demo's objects: the example files, embedded, and how they get into a cluster.
 
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::pinned_kind;
-use serde_json::Value;
+use kube::runtime::wait::await_condition;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::exit::Failure;
@@ -55,6 +59,20 @@ pub(crate) fn read(text: &str) -> Result<Vec<Value>, Failure> {
     serde_saphyr::from_multiple(text).map_err(|e| Failure::new(format!("cannot read a file of the demo: {e}")))
 }
 
+/// The split, bound to the mesh alone, with everything on v1: a service before its first canary.
+///
+/// # Errors
+/// The file is not what it is meant to be.
+pub(crate) fn all_to_v1() -> Result<Vec<Value>, Failure> {
+    let mut routes = read(VIRTUAL_SERVICE)?;
+    for route in &mut routes {
+        route["spec"]["gateways"] = json!(["mesh"]);
+        route["spec"]["http"][0]["route"][0]["weight"] = 100.into();
+        route["spec"]["http"][0]["route"][1]["weight"] = 0.into();
+    }
+    Ok(routes)
+}
+
 /// The faulty version, with another share of errors and a seed for its draws.
 ///
 /// # Errors
@@ -92,6 +110,24 @@ pub(crate) async fn create(cluster: &Cluster, objects: &[Value]) -> Result<(), F
         api.create(&params, &parsed).await.map_err(|e| cluster.failed(&tried, &e))?;
     }
     Ok(())
+}
+
+/// Waits until a Deployment has all of its pods ready.
+///
+/// # Errors
+/// It has not after a minute.
+pub(crate) async fn ready(cluster: &Cluster, name: &str) -> Result<(), Failure> {
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let all = |d: Option<&Deployment>| {
+        d.is_some_and(|d| {
+            d.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0) >= d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+        })
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), await_condition(api, name, all)).await;
+    waited
+        .map_err(|_| Failure::new(format!("Deployment {name} is not ready after a minute")))?
+        .map(drop)
+        .map_err(|e| Failure::new(format!("cannot watch {name}: {e}")))
 }
 
 #[cfg(test)]

@@ -39,6 +39,9 @@ pub struct PrometheusOptions {
     pub replica_labels: Vec<String>,
 }
 
+/// Labels by which those who run several replicas of one Prometheus usually tell them apart.
+pub const REPLICA_LABELS: [&str; 3] = ["prometheus_replica", "replica", "__replica__"];
+
 impl PrometheusOptions {
     /// One at this URL, asked as most are.
     pub fn new(url: impl Into<String>) -> Self {
@@ -50,7 +53,7 @@ impl PrometheusOptions {
             headers: Vec::new(),
             timeout: Duration::from_secs(10),
             delay: Duration::from_secs(2),
-            replica_labels: ["prometheus_replica", "replica", "__replica__"].map(str::to_owned).to_vec(),
+            replica_labels: REPLICA_LABELS.map(str::to_owned).to_vec(),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serin_core::observe::{ArmCounts, Reading};
 use serin_core::units::{ObjectName, Timestamp};
 
-use crate::observe::increments::{DURATION_BUCKET, DURATION_COUNT, REQUESTS};
+use crate::observe::increments::{DURATION_BUCKET, DURATION_COUNT, REQUESTS, failed};
 use crate::observe::source::{Arm, ArmQuery};
 
 /// One series with its samples, as the HTTP API answers.
@@ -143,13 +143,6 @@ fn is_of(series: &Series, arm: &Arm) -> bool {
     series.label("destination_workload") == arm.workload.name && series.label("destination_workload_namespace") == arm.workload.namespace
 }
 
-/// HTTP 5xx, or a gRPC status other than 0.
-fn failed(series: &Series) -> bool {
-    let grpc = series.label("grpc_response_status");
-    let code = series.label("response_code");
-    (series.label("request_protocol") == "grpc" && !matches!(grpc, "" | "0" | "OK")) || (code.len() == 3 && code.starts_with('5'))
-}
-
 /// Sums of one arm.
 #[derive(Clone, Debug)]
 struct Sum {
@@ -168,7 +161,7 @@ impl Sum {
         match series.label("__name__") {
             REQUESTS => {
                 self.n += increase;
-                self.errors += if failed(series) { increase } else { 0.0 };
+                self.errors += if failed(|name| series.label(name)) { increase } else { 0.0 };
             }
             DURATION_COUNT => self.timed += increase,
             DURATION_BUCKET => {

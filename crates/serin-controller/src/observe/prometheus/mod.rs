@@ -14,7 +14,7 @@ use serin_core::observe::{Reading, SourceProblem};
 use serin_core::units::Timestamp;
 
 use self::client::Asker;
-pub use self::client::{OptionsError, PrometheusOptions};
+pub use self::client::{OptionsError, PrometheusOptions, REPLICA_LABELS};
 use self::matrix::{
     Scrapes, Series, Target, deduplicated, history, missing_edge, missing_label, newest, reading, targets_of_new_series, usual_gap,
 };
