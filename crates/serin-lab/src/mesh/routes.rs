@@ -57,34 +57,41 @@ pub(super) fn outbound(view: &View<'_>, complaints: &mut Vec<Complaint>) -> rout
     };
     let mut routes_of = |host: &str, port: u16| {
         let place = Place { view: *view, gateway: MESH, port };
-        heard(host).into_iter().map(|vs| table_of(&place, vs, complaints)).find(|routes| !routes.is_empty())
+        let found = heard(host).into_iter().map(|vs| (vs, table_of(&place, vs, complaints))).find(|(_, routes)| !routes.is_empty());
+        found.map(|(vs, routes)| (inside.iter().position(|other| std::ptr::eq(*other, vs)), routes))
     };
 
-    let mut table = Vec::new();
-    let mut domains = Domains::default();
+    let mut wanted = Vec::new();
     for service in view.world.services.values() {
         let Some(main) = main_port(service) else { continue };
         for port in &service.ports {
-            let routes = match port.protocol {
+            let own = match port.protocol {
                 Protocol::Http | Protocol::Http2 => routes_of(&service.host, port.number),
                 Protocol::Tcp => None,
             };
-            let routes = routes.unwrap_or_else(|| vec![http::plain(view, service, port)]);
+            let (by, routes) = own.unwrap_or_else(|| (None, vec![http::plain(view, service, port)]));
             let names = hosts::domains(&service.host, &caller.namespace);
-            let also: &[u16] = if port == main { &[caller.port] } else { &[] };
-            table.push(virtual_host(&service.host, port.number, domains.take(&names, port == main, port.number, also), routes));
+            wanted.push(Wanted { by, host: service.host.clone(), names, port: port.number, main: port == main, routes });
         }
     }
-    // Hosts of VirtualServices that are no services: only at port 80, as with Istio.
+    // Hosts of VirtualServices that are no services: only at port 80 and by the name as it is written, as with Istio.
     for host in inside.iter().flat_map(|vs| hosts_of(vs)).collect::<BTreeSet<_>>() {
         if view.world.services.keys().any(|s| hosts::covers(&host, s)) {
             continue;
         }
-        if let Some(routes) = routes_of(&host, 80) {
-            let names = hosts::domains(&host, &caller.namespace);
-            table.push(virtual_host(&host, 80, domains.take(&names, true, 80, &[caller.port]), routes));
+        if let Some((by, routes)) = routes_of(&host, 80) {
+            wanted.push(Wanted { by, names: vec![host.clone()], host, port: 80, main: true, routes });
         }
     }
+    // A name goes to the VirtualService that is heard first, and to a service without one last: `my-app.default`, which is no service, may
+    // be a VirtualService's host and one of the names of `my-app`.
+    wanted.sort_by_key(|w| w.by.unwrap_or(usize::MAX));
+    let mut domains = Domains::default();
+    let table = wanted.into_iter().map(|w| {
+        let also: &[u16] = if w.main { &[caller.port] } else { &[] };
+        virtual_host(&w.host, w.port, domains.take(&w.names, w.main, w.port, also), w.routes)
+    });
+    let table = table.collect();
     configuration(OUTBOUND, table, false)
 }
 
@@ -147,6 +154,19 @@ pub(super) fn gateways(view: &View<'_>, complaints: &mut Vec<Complaint>) -> Vec<
         }
     }
     out
+}
+
+/// A virtual host of the table inside the mesh, before names are given out.
+struct Wanted {
+    /// The place of its VirtualService among those that are heard; `None`: it has none.
+    by: Option<usize>,
+    host: String,
+    /// The names by which it is called.
+    names: Vec<String>,
+    port: u16,
+    /// Whether it is also called without a port.
+    main: bool,
+    routes: Vec<route::Route>,
 }
 
 /// What is known of one host at a gateway's port.

@@ -8,5 +8,6 @@ mod lab;
 mod mesh;
 mod odd;
 mod rest;
+mod routes;
 mod workloads;
 mod world;
