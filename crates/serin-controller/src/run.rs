@@ -35,6 +35,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const WATCH_IS_LATE: Duration = Duration::from_secs(5);
 /// Turns in a row that were asked for by nothing but the turn before. More than this is a circle, and is slowed down.
 const TURNS_IN_A_ROW: u32 = 50;
+/// Turns of releases at rest begin only while fewer than this are under way, since each holds memory while it waits for the API: after a start
+/// ten thousand would begin at once. A release with a rollout, a request or an abort waits for nobody.
+const TURNS_AT_ONCE: usize = 128;
 /// Turns that failed in a row before people are told.
 const FAILURES_UNTIL_TOLD: u32 = 3;
 /// A shutdown waits so long for turns that are under way.
@@ -115,7 +118,7 @@ pub async fn run_with(client: kube::Client, config: Config, options: Options, st
         timers: BTreeSet::new(),
         tasks: JoinSet::new(),
         names: HashMap::new(),
-        early: BTreeSet::new(),
+        waiting: BTreeSet::new(),
         synced: false,
         leads: false,
         metrics,
@@ -140,13 +143,13 @@ struct Slot {
     dirty: bool,
     wake: Option<Instant>,
     /// What to ask the source, and how often.
-    query: Option<(ArmQuery, Duration)>,
+    query: Option<Box<(ArmQuery, Duration)>>,
     next_poll: Option<Instant>,
     polling: bool,
     /// Where the source stood after the last reading that was written down.
     cursor: Option<Cursor>,
     /// What the source said, and where it stood then.
-    answer: Option<(Traffic, Option<Cursor>)>,
+    answer: Option<Box<(Traffic, Option<Cursor>)>>,
     /// The same, while the turn that counts it is under way.
     counting: Option<Option<Cursor>>,
     failures: u32,
@@ -172,8 +175,8 @@ struct Engine {
     timers: BTreeSet<(Instant, ObjectName)>,
     tasks: JoinSet<Did>,
     names: HashMap<Id, (ObjectName, bool)>,
-    /// Releases that changed before all caches were filled, or while another controller acts.
-    early: BTreeSet<ObjectName>,
+    /// Releases that are to be looked at: when all caches are filled and this controller acts, and those at rest when it is their turn.
+    waiting: BTreeSet<ObjectName>,
     synced: bool,
     leads: bool,
     metrics: Arc<Metrics>,
@@ -229,19 +232,21 @@ impl Engine {
     }
 
     fn happened(&mut self, batch: &mut Vec<WatchEvent>) {
-        let (dirty, synced) = {
+        let (mut dirty, synced) = {
             let mut cluster = self.cluster.write().unwrap_or_else(PoisonError::into_inner);
             let dirty: BTreeSet<ObjectName> = batch.drain(..).flat_map(|event| cluster.apply(event)).collect();
             (dirty, self.synced || cluster.synced())
         };
-        if synced && !self.synced {
+        let begins = synced && !self.synced;
+        if begins {
             let count = self.cluster.read().unwrap_or_else(PoisonError::into_inner).release_count();
             tracing::info!(releases = count, "caches are filled");
         }
         self.synced = synced;
         self.metrics.set_synced(synced);
-        self.early.extend(dirty);
-        self.look_at_early();
+        // What waited for the caches is looked at with what filled them.
+        dirty.append(&mut if begins { std::mem::take(&mut self.waiting) } else { BTreeSet::new() });
+        self.look_at(dirty);
     }
 
     /// Whether this controller acts from now on. One that does not keeps its caches, and forgets all else.
@@ -253,8 +258,8 @@ impl Engine {
         self.leads = leads;
         self.metrics.set_leading(leads);
         if leads {
-            self.early.extend(self.cluster.read().unwrap_or_else(PoisonError::into_inner).release_names());
-            self.look_at_early();
+            let all = self.cluster.read().unwrap_or_else(PoisonError::into_inner).release_names().into_iter().collect();
+            self.look_at(all);
             return;
         }
         for (_, slot) in self.slots.drain() {
@@ -264,9 +269,33 @@ impl Engine {
         self.names.clear();
     }
 
-    fn look_at_early(&mut self) {
-        if self.synced && self.leads {
-            std::mem::take(&mut self.early).into_iter().for_each(|name| self.kick(name));
+    /// Looks at releases: those with work in hand now, those at rest as turns end.
+    fn look_at(&mut self, mut releases: BTreeSet<ObjectName>) {
+        if !self.synced || !self.leads {
+            self.waiting.append(&mut releases);
+            return;
+        }
+        let (busy, mut rest) = {
+            let cluster = self.cluster.read().unwrap_or_else(PoisonError::into_inner);
+            releases.into_iter().partition::<BTreeSet<_>, _>(|name| cluster.release(name).is_none_or(|release| release.busy))
+        };
+        self.waiting.append(&mut rest);
+        for name in busy {
+            self.waiting.remove(&name);
+            self.kick(name);
+        }
+        self.go_on();
+    }
+
+    /// Begins turns of releases that wait, as far as there is room.
+    fn go_on(&mut self) {
+        if self.waiting.is_empty() || !self.synced || !self.leads {
+            return;
+        }
+        let under_way = self.names.values().filter(|(_, polling)| !polling).count();
+        for _ in under_way..TURNS_AT_ONCE {
+            let Some(name) = self.waiting.pop_first() else { return };
+            self.kick(name);
         }
     }
 
@@ -287,7 +316,8 @@ impl Engine {
         slot.turning = true;
         slot.dirty = false;
         slot.wake = None;
-        let traffic = slot.answer.take().map(|(traffic, cursor)| {
+        let traffic = slot.answer.take().map(|answer| {
+            let (traffic, cursor) = *answer;
             slot.counting = Some(cursor);
             traffic
         });
@@ -331,6 +361,7 @@ impl Engine {
             }
         }
         self.arm(&name);
+        self.go_on();
     }
 
     fn turned(&mut self, name: &ObjectName, turn: Turn) {
@@ -359,7 +390,7 @@ impl Engine {
         }
         match turn.query {
             Some((query, interval)) => {
-                let same = slot.query.as_ref().is_some_and(|(old, _)| {
+                let same = slot.query.as_deref().is_some_and(|(old, _)| {
                     old.rollout == query.rollout && old.stable == query.stable && old.canary == query.canary && old.source == query.source
                 });
                 if !same {
@@ -367,7 +398,7 @@ impl Engine {
                     slot.answer = None;
                     slot.next_poll = Some(instant);
                 }
-                slot.query = Some((query, interval));
+                slot.query = Some(Box::new((query, interval)));
             }
             // A turn that failed before it could ask keeps what it asked before.
             None if turn.error.is_none() => {
@@ -417,16 +448,16 @@ impl Engine {
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.polling = false;
         // Another rollout asks now, or none.
-        if slot.query.as_ref().is_none_or(|(query, _)| query.rollout != rollout) {
+        if slot.query.as_deref().is_none_or(|(query, _)| query.rollout != rollout) {
             if slot.phase.is_none() && !slot.turning {
                 self.slots.remove(name);
             }
             return;
         }
-        slot.answer = Some(match polled {
+        slot.answer = Some(Box::new(match polled {
             Ok((reading, cursor)) => (Traffic::Read(reading), Some(cursor)),
             Err(problem) => (Traffic::Problem(problem), None),
-        });
+        }));
         if !slot.turning && !slot.overtaken {
             self.begin(name.clone());
         }
@@ -456,7 +487,7 @@ impl Engine {
     /// Asks the source, unless it still thinks about the last question, or its last answer waits to be counted.
     fn poll(&mut self, name: &ObjectName, instant: Instant) {
         let Some(slot) = self.slots.get_mut(name) else { return };
-        let Some((query, interval)) = slot.query.clone() else {
+        let Some((query, interval)) = slot.query.as_deref().cloned() else {
             slot.next_poll = None;
             return;
         };

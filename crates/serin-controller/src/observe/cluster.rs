@@ -19,6 +19,9 @@ use crate::watch::{Change, WatchEvent};
 /// Releases by name.
 pub(crate) type Dirty = BTreeSet<ObjectName>;
 
+/// A few names, sorted. Nearly always one: a tree would take five times the memory.
+type Names = Vec<ObjectName>;
+
 type ByNamespace<T> = HashMap<String, BTreeMap<String, T>>;
 
 /// How far one watch has come.
@@ -38,22 +41,22 @@ pub(crate) struct Cluster {
     missing: BTreeMap<Kind, String>,
     releases: HashMap<ObjectName, Arc<Release>>,
     policies: HashMap<ObjectName, Arc<Policy>>,
-    by_host: HashMap<String, BTreeSet<ObjectName>>,
+    by_host: HashMap<String, Names>,
     in_namespace: HashMap<String, BTreeSet<ObjectName>>,
     deployments: ByNamespace<Arc<Deployment>>,
     services: HashMap<ObjectName, Arc<Service>>,
     /// Slices by the Service's name.
-    slices: HashMap<ObjectName, BTreeMap<String, Arc<Slice>>>,
+    slices: HashMap<ObjectName, Vec<(Box<str>, Arc<Slice>)>>,
     slice_service: HashMap<ObjectName, ObjectName>,
     routes: HashMap<ObjectName, Arc<VirtualService>>,
-    routes_to: HashMap<String, BTreeSet<ObjectName>>,
-    routes_for: HashMap<String, BTreeSet<ObjectName>>,
+    routes_to: HashMap<String, Names>,
+    routes_for: HashMap<String, Names>,
     /// VirtualServices by the delegates that they name.
-    roots_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    roots_of: HashMap<ObjectName, Names>,
     rules: HashMap<ObjectName, Arc<Rule>>,
     /// By resolved host, and by pattern: patterns are few, and looked through one by one.
-    rules_for: HashMap<String, BTreeSet<ObjectName>>,
-    patterns: HashMap<String, BTreeSet<ObjectName>>,
+    rules_for: HashMap<String, Names>,
+    patterns: HashMap<String, Names>,
     /// Autoscalers by namespace and Deployment, with the kind and name of each.
     autoscalers: HashMap<ObjectName, BTreeMap<(Kind, String), String>>,
     scales: HashMap<(Kind, ObjectName), ObjectName>,
@@ -68,16 +71,20 @@ fn not_older(old: &str, new: &str) -> bool {
     }
 }
 
-fn index<K: Clone + Eq + std::hash::Hash>(map: &mut HashMap<K, BTreeSet<ObjectName>>, keys: &[K], name: &ObjectName) {
+fn index<K: Clone + Eq + std::hash::Hash>(map: &mut HashMap<K, Names>, keys: &[K], name: &ObjectName) {
     for key in keys {
-        map.entry(key.clone()).or_default().insert(name.clone());
+        let names = map.entry(key.clone()).or_default();
+        if let Err(at) = names.binary_search(name) {
+            names.reserve_exact(1);
+            names.insert(at, name.clone());
+        }
     }
 }
 
-fn unindex<K: Clone + Eq + std::hash::Hash>(map: &mut HashMap<K, BTreeSet<ObjectName>>, keys: &[K], name: &ObjectName) {
+fn unindex<K: Eq + std::hash::Hash>(map: &mut HashMap<K, Names>, keys: &[K], name: &ObjectName) {
     for key in keys {
         if let Some(names) = map.get_mut(key) {
-            names.remove(name);
+            names.retain(|other| other != name);
             if names.is_empty() {
                 map.remove(key);
             }
@@ -226,7 +233,12 @@ impl Cluster {
                 let Some(old) = self.releases.remove(name) else { return Dirty::new() };
                 let host = host_of(&old);
                 unindex(&mut self.by_host, std::slice::from_ref(&host), name);
-                unindex(&mut self.in_namespace, std::slice::from_ref(&name.namespace), name);
+                if let Some(names) = self.in_namespace.get_mut(&name.namespace) {
+                    names.remove(name);
+                    if names.is_empty() {
+                        self.in_namespace.remove(&name.namespace);
+                    }
+                }
                 // Itself too, so that whoever keeps anything for it lets it go.
                 self.of_host(&host).into_iter().chain([name.clone()]).collect()
             }
@@ -245,7 +257,7 @@ impl Cluster {
             Kind::EndpointSlice => {
                 let Some(service) = self.slice_service.remove(name) else { return Dirty::new() };
                 if let Some(slices) = self.slices.get_mut(&service) {
-                    slices.remove(&name.name);
+                    slices.retain(|(slice, _)| **slice != *name.name);
                     if slices.is_empty() {
                         self.slices.remove(&service);
                     }
@@ -298,7 +310,7 @@ impl Cluster {
             dirty.extend(self.of_host(&host_of(&new)));
         }
         index(&mut self.by_host, &[host_of(&new)], &name);
-        index(&mut self.in_namespace, std::slice::from_ref(&name.namespace), &name);
+        self.in_namespace.entry(name.namespace.clone()).or_default().insert(name.clone());
         self.releases.insert(name, Arc::new(new));
         dirty
     }
@@ -319,7 +331,15 @@ impl Cluster {
         let moved = self.slice_service.get(&name).filter(|old| **old != service).cloned();
         let mut dirty = moved.map(|_| self.remove(Kind::EndpointSlice, &name)).unwrap_or_default();
         let new = Arc::new(new);
-        let old = self.slices.entry(service.clone()).or_default().insert(name.name.clone(), new.clone());
+        let slices = self.slices.entry(service.clone()).or_default();
+        let old = match slices.iter_mut().find(|(slice, _)| **slice == *name.name) {
+            Some((_, slice)) => Some(std::mem::replace(slice, new.clone())),
+            None => {
+                slices.reserve_exact(1);
+                slices.push((name.name.as_str().into(), new.clone()));
+                None
+            }
+        };
         self.slice_service.insert(name, service.clone());
         if old.is_none_or(|old| old != new) {
             dirty.extend(self.of_service(&service));
@@ -381,12 +401,12 @@ impl Cluster {
         dirty
     }
 
-    fn rule_index(&mut self, host: &str) -> &mut HashMap<String, BTreeSet<ObjectName>> {
+    fn rule_index(&mut self, host: &str) -> &mut HashMap<String, Names> {
         if is_wildcard(host) { &mut self.patterns } else { &mut self.rules_for }
     }
 
     fn of_host(&self, host: &str) -> Dirty {
-        self.by_host.get(host).cloned().unwrap_or_default()
+        self.by_host.get(host).into_iter().flatten().cloned().collect()
     }
 
     fn of_service(&self, service: &ObjectName) -> Dirty {
@@ -490,7 +510,7 @@ impl Cluster {
 
     /// Names of the pods that receive the service's requests, each once: dual-stack services have two slices per pod.
     pub(crate) fn endpoints(&self, service: &ObjectName) -> BTreeSet<&str> {
-        self.slices.get(service).into_iter().flat_map(BTreeMap::values).flat_map(|s| s.pods.iter().map(AsRef::as_ref)).collect()
+        self.slices.get(service).into_iter().flatten().flat_map(|(_, s)| s.pods.iter().map(AsRef::as_ref)).collect()
     }
 
     /// The autoscaler of a Deployment, as a person calls it.

@@ -200,7 +200,8 @@ fn workloads(cluster: &Cluster, release: &Release, label: &str) -> Vec<(Workload
                 created: d.created,
                 scaled_by: cluster.autoscaler(&object).map(str::to_owned).or_else(|| d.replicas_owner.clone()),
             };
-            Some((workload, (version, d.labels.clone())))
+            let labels = d.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            Some((workload, (version, labels)))
         })
         .collect();
     found.sort_by(|(a, _), (b, _)| (a.created, &a.name).cmp(&(b.created, &b.name)));

@@ -83,6 +83,22 @@ async fn of_two_controllers_one_acts_and_the_other_takes_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_very_many_releases_each_gets_its_turn() {
+    let stage = Stage::new(&quiet(), Script::default()).await;
+    let names: Vec<String> = (0..300).map(|i| format!("app-{i}")).collect();
+    for name in &names {
+        stage.another(name).await;
+    }
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(serin_controller::run(stage.client(), stage.config(), stop.clone()));
+    let told = |name: &String| stage.stored("serin.dev", "canaryreleases", name).is_some_and(|r| !text(&r, "/status/message").is_empty());
+    wait_until("all of them are told about", || names.iter().all(told)).await;
+    wait_until("the one with a service serves", || text(&stage.release(), "/status/phase") == "Idle").await;
+    stop.cancel();
+    task.await.expect("ends").expect("well");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_cannot_be_read_is_refused_and_taken_off() {
     let stage = Stage::new(&quiet(), Script::default()).await;
     let stop = CancellationToken::new();

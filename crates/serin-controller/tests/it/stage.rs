@@ -344,6 +344,13 @@ impl Stage {
         api.create(&PostParams::default(), &object(&policy)).await.expect("the policy");
     }
 
+    /// Writes one more release, for a service of that name.
+    pub(crate) async fn another(&self, name: &str) {
+        let release =
+            json!({"apiVersion": "serin.dev/v1alpha1", "kind": "CanaryRelease", "metadata": {"name": name}, "spec": {"service": name}});
+        self.actor.releases().create(&PostParams::default(), &object(&release)).await.expect("the release");
+    }
+
     pub(crate) fn release(&self) -> Value {
         self.stored("serin.dev", "canaryreleases", "my-app").unwrap_or_default()
     }
