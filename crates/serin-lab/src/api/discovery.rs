@@ -75,7 +75,7 @@ pub(super) fn answer(api: &Api, method: &Method, uri: &Uri, headers: &HeaderMap)
         ["apis", group, version] => resources(api, group, version),
         ["openapi", "v3"] => Ok(super::openapi::index(api)),
         ["openapi", "v3", rest @ ..] => super::openapi::group_version(api, rest),
-        ["openapi", "v2"] => Ok(super::openapi::v2(api)),
+        ["openapi", "v2"] => Ok(super::openapi::v2(api, headers)),
         [] => Ok(respond(
             StatusCode::OK,
             &json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `kinds` (what is served), `call` (a request understood), `serve` (requests to answers), `read`, `watch`,
 //! `write`, `patch`, `strategic`, `delete`; what objects must look like: `schema`, `structural`, `defaults`, `validate`,
-//! `crd`, `rules`; who owns which field: `fields`, `apply`; what clients ask besides objects: `discovery`, `openapi`, `table`;
+//! `crd`, `rules`; who owns which field: `fields`, `apply`; what clients ask besides objects: `discovery`, `openapi`, `swagger`, `table`;
 //! `server` is TLS, token and port.
 //!
 //! It runs no workload and routes nothing, and deletes nothing that lost its owner: controllers do, over the same store.
@@ -46,6 +46,7 @@ mod server;
 mod status;
 mod strategic;
 mod structural;
+mod swagger;
 mod table;
 mod validate;
 mod watch;

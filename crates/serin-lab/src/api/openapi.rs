@@ -6,13 +6,14 @@
 use std::collections::BTreeSet;
 
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::Api;
 use super::kinds::{Kind, Origin, definition_of};
 use super::schema::{PREFIX, definitions};
 use super::status::{ApiError, ApiResult, respond};
+use super::swagger;
 
 /// `/openapi/v3`: where the documents are.
 pub(super) fn index(api: &Api) -> Response {
@@ -177,8 +178,8 @@ fn add_paths(kind: &Kind, version: &str, schema: &str, gvk: &Value, paths: &mut 
     }));
 }
 
-/// `/openapi/v2`: Swagger, for clients that do not know version 3.
-pub(super) fn v2(api: &Api) -> Response {
+/// `/openapi/v2`: Swagger, for clients that do not know version 3, and for kubectl when it is given a `kind: List`.
+pub(super) fn v2(api: &Api, headers: &HeaderMap) -> Response {
     let mut schemas: Map<String, Value> = definitions().clone();
     for kind in api.kinds().all() {
         for version in kind.versions.iter().filter(|v| v.served) {
@@ -196,6 +197,10 @@ pub(super) fn v2(api: &Api) -> Response {
     let document = json!({
         "swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.35.0"}, "paths": {}, "definitions": definitions,
     });
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if swagger::wanted(accept) {
+        return ([(header::CONTENT_TYPE, swagger::MEDIA)], swagger::encoded(&document)).into_response();
+    }
     respond(StatusCode::OK, &document)
 }
 

@@ -172,6 +172,12 @@ fn changes(k: &Kubectl<'_>) {
     k.says("get deployment web -o jsonpath={.spec.template.spec.containers[0].image}", "web:4");
     std::fs::write(k.dir.join("service.yaml"), k.says("get service web -o yaml", "clusterIP")).unwrap();
     k.says("replace -f service.yaml", "service/web replaced");
+    // A list is checked by kubectl itself, with the Swagger document in protobuf.
+    let listed = k.says("get services,vs -o yaml", "kind: List");
+    std::fs::write(k.dir.join("list.yaml"), &listed).unwrap();
+    k.says("apply -f list.yaml", "service/web ");
+    std::fs::write(k.dir.join("odd.yaml"), listed.replace("selector:", "selectr:")).unwrap();
+    k.refuses("apply -f odd.yaml", "unknown field \"selectr\"");
     k.says("create configmap settings --from-literal=a=b", "created");
     k.says("create namespace team", "created");
     k.says("create deployment other --image=other:1 -n team", "created");
