@@ -104,7 +104,7 @@ pub fn abort_of(text: &str, now: Timestamp) -> Request {
         action: RequestAction::Abort,
         rollout: String::new(),
         step: None,
-        who: String::new(),
+        who: named(String::new()),
         why: if text.trim_start().starts_with('{') { String::new() } else { text.chars().take(200).collect() },
         at: now,
     };
@@ -121,7 +121,13 @@ fn read(wire: Wire, action: RequestAction, text: &str, now: Timestamp) -> Result
         step => step.map(|s| s - 1),
     };
     let id = if wire.id.is_empty() { id_of(text) } else { wire.id };
-    Ok(Request { id, action, rollout: wire.rollout, step, who: wire.who, why: wire.why, at })
+    Ok(Request { id, action, rollout: wire.rollout, step, who: named(wire.who), why: wire.why, at })
+}
+
+/// Whoever writes the annotation by hand need not give a name; sentences and the status need one, as some API servers take an empty string
+/// for none at all.
+fn named(who: String) -> String {
+    if who.trim().is_empty() { "somebody".to_string() } else { who }
 }
 
 /// An RFC 3339 time.
@@ -138,6 +144,12 @@ fn id_of(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_without_a_name_is_somebodys() {
+        let read = request_of(r#"{"action": "pause", "who": " "}"#, Timestamp(0)).expect("a request");
+        assert_eq!((read.who.as_str(), abort_of("bad", Timestamp(0)).who.as_str()), ("somebody", "somebody"));
+    }
 
     const NOW: Timestamp = Timestamp(1_700_000_000_123);
 

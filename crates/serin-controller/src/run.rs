@@ -152,6 +152,8 @@ struct Slot {
     answer: Option<Box<(Traffic, Option<Cursor>)>>,
     /// The same, while the turn that counts it is under way.
     counting: Option<Option<Cursor>>,
+    /// Readings in a row that could not be written down.
+    uncounted: u32,
     failures: u32,
     trouble: Option<String>,
     /// Somebody else wrote the release, and the watch has not told of it yet.
@@ -381,11 +383,14 @@ impl Engine {
             return;
         }
         if let Some(cursor) = slot.counting.take() {
-            match (turn.counted, cursor) {
-                (true, Some(cursor)) => slot.cursor = Some(cursor),
-                (true, None) => {}
-                // What was read could not be written down: the same cursor reads it again, and what came since.
-                (false, _) => slot.next_poll = Some(instant),
+            if turn.counted {
+                slot.uncounted = 0;
+                slot.cursor = cursor.or(slot.cursor.take());
+            } else {
+                // What was read could not be written down: the same cursor reads it again, and what came since. No sooner than after a pause
+                // that grows: each answer brings a turn, and a server that refuses would be asked without end.
+                slot.uncounted += 1;
+                slot.next_poll = Some(instant + pause(slot.uncounted));
             }
         }
         match turn.query {

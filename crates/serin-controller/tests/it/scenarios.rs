@@ -86,6 +86,19 @@ fn side_by_side<T: Sync>(all: &[T], name: impl Fn(&T) -> String + Sync, each: im
 }
 
 #[test]
+fn a_server_that_refuses_every_write_is_asked_ever_more_rarely_and_all_goes_on_afterwards() {
+    for (name, from) in [("promote-healthy", 40.0), ("rollback-half-fails", 20.0)] {
+        let (_, mut story) = stories().into_iter().find(|(n, _)| n == name).expect("the story");
+        story.minutes += 10.0;
+        let ended = play(&story, Script { refuses: Some((from, from + 300.0)), ..Script::default() });
+        let refused: Vec<&crate::stage::Call> = ended.calls.iter().filter(|c| c.status == 422).collect();
+        // A rollback patches its route at once and tries again within the turn; the turns follow each other with growing pauses.
+        assert!((5..200).contains(&refused.len()), "{name}: {} writes were tried in five minutes\n{}", refused.len(), told(&ended));
+        ends_as_told(name, &story, &ended);
+    }
+}
+
+#[test]
 fn every_story_goes_as_told() {
     let stories = stories();
     let failed = side_by_side(

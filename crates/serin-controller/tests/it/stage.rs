@@ -48,6 +48,8 @@ pub(crate) struct Script {
     pub(crate) trouble: Option<Trouble>,
     /// Watches tell everything so much later.
     pub(crate) lag: Option<Duration>,
+    /// From this second to that the server takes no write.
+    pub(crate) refuses: Option<(f64, f64)>,
     /// A second controller runs beside the first, and neither knows.
     pub(crate) twice: bool,
 }
@@ -153,6 +155,12 @@ impl Shared {
                 Some(lag) => answer.map(|body| bodies::late(body, lag)),
                 None => answer,
             });
+        }
+        let at = self.begin.elapsed().as_secs_f64();
+        if self.script.refuses.is_some_and(|(from, to)| from <= at && at < to) {
+            let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+            self.calls.lock().expect("calls").push(Call { at, method, path, body: Value::Null, status: 422 });
+            return Ok(refusal(422, "Invalid"));
         }
         let number = self.count.fetch_add(1, Ordering::SeqCst);
         let trouble = self.script.trouble;

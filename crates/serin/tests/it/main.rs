@@ -1,5 +1,6 @@
 //! The binary as its users meet it. Tests that need real parts say so, and `./test` runs every one of them.
 
+mod anycluster;
 mod article;
 mod check;
 mod commands;
