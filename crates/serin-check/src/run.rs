@@ -55,6 +55,15 @@ pub struct Deny {
     pub depends: bool,
 }
 
+impl Deny {
+    /// Whether a finding makes the answer no.
+    pub fn fails(self, finding: &Finding) -> bool {
+        let counts = self.depends || finding.certainty == Certainty::Certain;
+        let bad = finding.severity == Severity::Error || self.warnings && finding.severity == Severity::Warning;
+        counts && bad
+    }
+}
+
 /// Counts of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
@@ -109,11 +118,7 @@ impl Report {
 
     /// Whether the answer is no (exit code 1).
     pub fn fails(&self, deny: Deny) -> bool {
-        self.findings.iter().any(|f| {
-            let counts = deny.depends || f.certainty == Certainty::Certain;
-            let bad = f.severity == Severity::Error || deny.warnings && f.severity == Severity::Warning;
-            counts && bad
-        })
+        self.findings.iter().any(|f| deny.fails(f))
     }
 
     /// Leaves out findings that an earlier report (`--output json`) has already, so that old ones

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::diag::{Certainty, Severity};
-use crate::run::Report;
+use crate::diag::Certainty;
+use crate::run::{Deny, Report};
 
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -23,9 +23,9 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// One suite per file, one case per finding: errors and warnings fail, remarks pass, what
-/// depends on the cluster is skipped. A file without findings is one case that passes.
-pub fn junit(report: &Report) -> String {
+/// One suite per file, one case per finding: what makes the answer no fails, and nothing else, so that report and exit code say the
+/// same; what depends on the cluster is skipped, the rest passes with its words. A file without findings is one case that passes.
+pub fn junit(report: &Report, deny: Deny) -> String {
     let mut suites = String::new();
     let (mut n_tests, mut n_failures, mut n_skipped) = (0, 0, 0);
     for (n, file) in report.files.iter().enumerate() {
@@ -45,18 +45,14 @@ pub fn junit(report: &Report) -> String {
             );
             let message = escape(&f.title);
             let text = escape(&super::sentence(f));
-            match (&f.certainty, f.severity) {
-                (Certainty::Depends(_), _) => {
-                    skipped += 1;
-                    let _ = writeln!(cases, "      <skipped message=\"{text}\"/>");
-                }
-                (Certainty::Certain, Severity::Info) => {
-                    let _ = writeln!(cases, "      <system-out>{text}</system-out>");
-                }
-                (Certainty::Certain, severity) => {
-                    failures += 1;
-                    let _ = writeln!(cases, "      <failure type=\"{}\" message=\"{message}\">{text}</failure>", severity.word());
-                }
+            if deny.fails(f) {
+                failures += 1;
+                let _ = writeln!(cases, "      <failure type=\"{}\" message=\"{message}\">{text}</failure>", f.severity.word());
+            } else if matches!(f.certainty, Certainty::Depends(_)) {
+                skipped += 1;
+                let _ = writeln!(cases, "      <skipped message=\"{text}\"/>");
+            } else {
+                let _ = writeln!(cases, "      <system-out>{}: {text}</system-out>", f.severity.word());
             }
             cases.push_str("    </testcase>\n");
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serin_check::{Options, all, check, fix, render};
+use serin_check::{Deny, Options, all, check, fix, render};
 
 use super::inputs;
 
@@ -124,7 +124,7 @@ fn survives(text: &str) {
                 render::human(report, style),
                 render::json(report),
                 render::sarif(report),
-                render::junit(report),
+                render::junit(report, Deny::default()),
                 render::github(report),
                 render::short(report),
             ];

@@ -1,7 +1,7 @@
 //! The forms a report is printed in. `UPDATE=1 cargo test -p serin-check outputs` writes the
 //! expected texts in `tests/outputs/` anew.
 
-use serin_check::{Report, render};
+use serin_check::{Deny, Report, render};
 
 use super::check_files;
 
@@ -66,7 +66,7 @@ fn programs_read_these() {
     compare("report.json", &render::json(&report()));
     compare("report.sarif", &render::sarif(&report()));
     compare("github.txt", &render::github(&report()));
-    compare("junit.xml", &render::junit(&report()));
+    compare("junit.xml", &render::junit(&report(), Deny::default()));
     compare("short.txt", &render::short(&report()));
 }
 
@@ -75,7 +75,23 @@ fn a_clean_report_is_said_to_be_clean() {
     let report = check_files(&[("x.yaml", "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a}\n")], false);
     assert_eq!(render::human(&report, render::Style::default()), "1 file, 1 object: no findings\n");
     assert_eq!(render::short(&report), "");
-    assert!(render::junit(&report).contains("failures=\"0\""));
+    assert!(render::junit(&report, Deny::default()).contains("failures=\"0\""));
+}
+
+#[test]
+fn a_case_of_junit_fails_where_the_exit_code_says_so() {
+    let report = report();
+    for deny in [
+        Deny::default(),
+        Deny { warnings: true, depends: false },
+        Deny { warnings: false, depends: true },
+        Deny { warnings: true, depends: true },
+    ] {
+        let failures = report.findings.iter().filter(|f| deny.fails(f)).count();
+        let xml = render::junit(&report, deny);
+        assert!(xml.contains(&format!("failures=\"{failures}\"")) && xml.matches("<failure ").count() == failures, "{deny:?}\n{xml}");
+        assert_eq!(report.fails(deny), failures > 0);
+    }
 }
 
 #[test]

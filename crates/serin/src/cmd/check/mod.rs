@@ -158,7 +158,7 @@ fn finish(args: &CheckArgs, mut report: Report, others: usize, only_in: Option<&
         Output::Json => render::json(&report),
         Output::Sarif => render::sarif(&report),
         Output::Github => render::github(&report),
-        Output::Junit => render::junit(&report),
+        Output::Junit => render::junit(&report, deny),
     };
     // With a mended stream on standard output, the report is talk.
     if args.fix && args.paths.iter().any(|p| p.as_os_str() == "-") {
