@@ -4,13 +4,16 @@
 //! parallel, each until it shows 0, and marked so that the controller finds the abort when it is back. Nothing comes
 //! before it but one fact: stable has a ready endpoint.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 use serin_api::convert::version_label;
 use serin_api::{CanaryRelease, names};
@@ -58,6 +61,9 @@ struct Pair {
     stable: String,
     canary: String,
     arms: Arms,
+    /// Labels of stable's pods.
+    stable_labels: Labels,
+    /// What its Deployment says, for where the endpoints cannot be read.
     stable_ready: i32,
     stable_wanted: i32,
     rollout: Option<String>,
@@ -98,13 +104,14 @@ pub(crate) async fn run(args: AbortArgs, cluster: &ClusterArgs) -> Outcome {
         }
         return Ok(Exit::Done);
     };
-    if pair.stable_ready == 0 && !args.force {
-        return Err(Failure::no(format!(
-            "{} has no ready pod (0 of {}): taking {} back would be the outage, so nothing was done",
-            pair.stable, pair.stable_wanted, pair.canary
-        ))
-        .hint(format!("kubectl get pods -n {}", cluster.namespace))
-        .hint(format!("serin abort {} --force", args.name)));
+    if !args.force && receiving(&cluster, &service, &pair.stable_labels).await.unwrap_or(pair.stable_ready) == 0 {
+        let lacks = match pair.stable_ready {
+            0 => format!("{} has no ready pod (0 of {})", pair.stable, pair.stable_wanted),
+            ready => format!("no endpoint of Service {} is a pod of {}, though {ready} are ready", service.name, pair.stable),
+        };
+        return Err(Failure::no(format!("{lacks}: taking {} back would be the outage, so nothing was done", pair.canary))
+            .hint(format!("kubectl get pods,endpointslices -n {}", cluster.namespace))
+            .hint(format!("serin abort {} --force", args.name)));
     }
     let targets: Vec<(String, Option<Vec<String>>)> = routes.iter().map(|(vs, only)| (name_of(vs), only.map(<[String]>::to_vec))).collect();
     let before: Vec<Share> = routes.iter().map(|(vs, only)| share_of(vs, &service, *only, &subset(&pair.arms.canary))).collect();
@@ -130,6 +137,48 @@ pub(crate) async fn run(args: AbortArgs, cluster: &ClusterArgs) -> Outcome {
     let done: Vec<Done> = done.into_iter().flatten().collect();
     report(&args, &cluster, &pair, &done, asked.as_deref())?;
     if done.iter().all(|d| d.left.is_empty()) { Ok(Exit::Done) } else { Ok(Exit::NoAnswer) }
+}
+
+/// How many pods with these labels receive the service's requests. `None` where it cannot be read at once, for whatever reason: nothing may
+/// stand in the way of an abort.
+async fn receiving(cluster: &Cluster, service: &ServiceName, labels: &Labels) -> Option<i32> {
+    if labels.is_empty() {
+        return None;
+    }
+    let selector = labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+    let pods = async {
+        let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &service.namespace);
+        api.list_metadata(&ListParams::default().labels(&selector)).await
+    };
+    let both = tokio::time::timeout(CONTROLLERS_TURN, futures::future::join(slices(cluster, service), pods));
+    let (slices, pods) = both.await.ok()?;
+    let pods: BTreeSet<String> = pods.ok()?.items.into_iter().filter_map(|p| p.metadata.name).collect();
+    let ready = |endpoint: &&Value| {
+        let says = |condition: &str, absent: bool| {
+            endpoint.pointer(&format!("/conditions/{condition}")).and_then(Value::as_bool).unwrap_or(absent)
+        };
+        says("ready", true) && !says("terminating", false)
+    };
+    let slices = slices?;
+    let endpoints = slices.iter().filter_map(|s| s["endpoints"].as_array()).flatten().filter(ready);
+    let names: BTreeSet<&str> = endpoints.filter_map(|e| e.pointer("/targetRef/name").and_then(Value::as_str)).collect();
+    i32::try_from(names.into_iter().filter(|name| pods.contains(*name)).count()).ok()
+}
+
+/// The service's EndpointSlices, in the version that the cluster serves.
+async fn slices(cluster: &Cluster, service: &ServiceName) -> Option<Vec<Value>> {
+    let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={}", service.name));
+    for version in ["v1", "v1beta1"] {
+        let kind = GroupVersionKind::gvk("discovery.k8s.io", version, "EndpointSlice");
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(cluster.client.clone(), &service.namespace, &ApiResource::from_gvk_with_plural(&kind, "endpointslices"));
+        match api.list(&of_service).await {
+            Ok(list) => return Some(list.items.into_iter().map(|slice| slice.data).collect()),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 async fn deployments(client: &Client, namespace: &str) -> Result<Vec<Deployment>, kube::Error> {
@@ -184,7 +233,8 @@ fn pair(
     let arms = Arms::subsets(service, subset_of(&stable, stable_deployment)?, subset_of(&canary, canary_deployment)?);
     let ready = stable_deployment.and_then(|d| d.status.as_ref()).and_then(|s| s.ready_replicas).unwrap_or(0);
     let wanted = stable_deployment.and_then(|d| d.spec.as_ref()).and_then(|s| s.replicas).unwrap_or(0);
-    Some(Pair { stable, canary, arms, stable_ready: ready, stable_wanted: wanted, rollout })
+    let stable_labels = stable_deployment.map(pod_labels).unwrap_or_default();
+    Some(Pair { stable, canary, arms, stable_labels, stable_ready: ready, stable_wanted: wanted, rollout })
 }
 
 #[expect(clippy::too_many_arguments, reason = "one loop's view of one abort; a struct for it would be used once")]

@@ -61,6 +61,22 @@ fn an_abort_that_would_be_the_outage_wants_force() {
     let _alone = alone();
     let lab = Lab::up(&[]);
     article(&lab);
+    // Its pods are ready, and the Service sends them nothing.
+    let select = |selector: &str| lab.kubectl(&["patch", "service", "my-app", "--type=merge", "-p", selector]);
+    select(r#"{"spec":{"selector":{"version":"v2"}}}"#);
+    until("v1 has no endpoint", || {
+        let slices = lab.kubectl(&["get", "endpointslices", "-l", "kubernetes.io/service-name=my-app", "-o", "yaml"]);
+        if slices.contains("name: my-app-v1-") { Err(slices) } else { Ok(()) }
+    });
+    let out = lab.serin(&["abort", "my-app"]);
+    assert_eq!(out.status.code(), Some(1), "{}", crate::support::said(&out));
+    assert!(
+        String::from_utf8_lossy(&out.stderr).contains("no endpoint of Service my-app is a pod of v1"),
+        "{}",
+        crate::support::said(&out)
+    );
+    assert_eq!(lab.weights()["v2"], 10);
+    select(r#"{"spec":{"selector":{"version":null}}}"#);
     lab.kubectl(&["scale", "deployment/my-app-v1", "--replicas=0"]);
     until("v1 has no pod", || {
         let ready = lab.object("deployment", "my-app-v1")["status"]["readyReplicas"].as_i64().unwrap_or(0);
