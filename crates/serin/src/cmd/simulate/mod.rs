@@ -28,7 +28,8 @@ use crate::out;
 #[command(
     after_help = "Without a file the default plan is simulated. A world is given by flags, by a file, or by both, the flags coming last; its file has the fields\n\
         requestsPerS (one number per hour), errorRate, swing, swingS, bursts, latency {medianMs, sigma}, outages [{fromS, seconds, errors}],\n\
-        faults [{from: {seconds: 600} or {step: 3}, errors, slower, addedMs}], pods, history. The same seed gives the same rollouts.\n\n\
+        faults [{from: {seconds: 600} or {step: 3}, errors, slower, addedMs}], pods, history.\n\
+        Shares may be written as \"0.5%\" and times as \"10m\". The same seed gives the same rollouts.\n\n\
         Exit codes: 0 simulated; 2 wrong usage, or a plan or world that cannot be read.\n\n\
         Examples:\n  serin simulate --rate 50 --error-rate 0.1%                        a healthy canary of the default plan\n  \
         serin simulate release.yaml --rate 20 --fault errors=5%           every twentieth of its answers an error\n  \
@@ -181,6 +182,16 @@ pub(crate) fn plan(file: Option<&Path>) -> Result<Plan, Failure> {
 /// # Errors
 /// As `plan`.
 pub(crate) fn plan_of_text(text: &str, name: &str) -> Result<Plan, Failure> {
+    // What the plan would not hear of is no part of what would be simulated: a misspelt field is refused, as an API server refuses it.
+    let input = serin_check::Input { path: name.to_string(), bytes: text.as_bytes().to_vec(), live: false };
+    let mut report = serin_check::check(vec![input], &serin_check::Options { select: vec!["SRN0".into()], ..Default::default() });
+    report.findings.retain(|f| f.object.as_ref().is_none_or(|o| o.kind == serin_api::names::KIND));
+    if report.fails(serin_check::Deny::default()) {
+        let lines = serin_check::render::short(&report);
+        return Err(
+            Failure::new(format!("the CanaryRelease is not written right:\n{}", lines.trim_end())).hint(format!("serin check {name}"))
+        );
+    }
     let objects: Vec<Value> = documents(text).map_err(|e| Failure::new(format!("{name} is no YAML: {e}")))?;
     let mut releases = objects.iter().filter(|o| o["kind"] == serin_api::names::KIND);
     let release = match (releases.next(), releases.next()) {
@@ -213,7 +224,8 @@ fn world(args: &SimulateArgs) -> Result<World, Failure> {
             let text = read(file)?;
             let not =
                 |e: String| Failure::new(format!("{} is no world: {e}", named(file))).hint("serin simulate --help    names its fields");
-            let value: Value = serde_saphyr::from_str(&text).map_err(|e| not(e.to_string()))?;
+            let mut value: Value = serde_saphyr::from_str(&text).map_err(|e| not(e.to_string()))?;
+            plain("", &mut value).map_err(not)?;
             World::deserialize(if value.is_null() { json!({}) } else { value }).map_err(|e| not(e.to_string()))?
         }
     };
@@ -229,6 +241,40 @@ fn world(args: &SimulateArgs) -> Result<World, Failure> {
         return Ok(world);
     }
     Err(Failure::new(format!("the world makes no sense:\n  {}", problems.join("\n  "))))
+}
+
+/// Shares and times as a release writes them (`0.5%`, `10m`) become the numbers that a world is made of: fractions, seconds, milliseconds.
+///
+/// # Errors
+/// The field, and what it should be.
+fn plain(at: &str, value: &mut Value) -> Result<(), String> {
+    let number = |n: f64| serde_json::Number::from_f64(n).map(Value::Number).ok_or("not a number");
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                let Some(text) = value.as_str() else {
+                    plain(&path, value)?;
+                    continue;
+                };
+                let seconds = || super::duration(text).map(|d| d.as_secs_f64());
+                let read = match key.as_str() {
+                    "errorRate" | "errors" | "swing" => serin_api::values::percent(text),
+                    "swingS" | "fromS" | "seconds" | "forS" | "growsS" => seconds(),
+                    "medianMs" | "addedMs" => seconds().map(|s| s * 1000.0),
+                    _ => continue,
+                };
+                *value = read.and_then(|n| Ok(number(n)?)).map_err(|why| format!("{path}: {why}"))?;
+            }
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter_mut().enumerate() {
+                plain(&format!("{at}[{i}]"), item)?;
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    Ok(())
 }
 
 fn named(file: &Path) -> String {
@@ -315,6 +361,28 @@ mod tests {
         for wrong in ["from=1m", "from=1m,for=1m", "from=x,for=1m,errors=1%"] {
             assert!(outage(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_world_is_written_in_shares_and_times_or_in_numbers() {
+        let mut world = json!({"errorRate": "0.5%", "swingS": "10m", "latency": {"medianMs": "40ms", "sigma": 0.8},
+            "faults": [{"from": {"seconds": "1h"}, "errors": 0.05, "addedMs": "1.5s"}], "outages": [{"fromS": 60, "seconds": "2m", "errors": "10%"}]});
+        plain("", &mut world).expect("a world");
+        assert_eq!(
+            world,
+            json!({"errorRate": 0.005, "swingS": 600.0, "latency": {"medianMs": 40.0, "sigma": 0.8},
+                "faults": [{"from": {"seconds": 3600.0}, "errors": 0.05, "addedMs": 1500.0}], "outages": [{"fromS": 60, "seconds": 120.0, "errors": 0.1}]})
+        );
+        let mut wrong = json!({"faults": [{"errors": "many"}]});
+        assert!(plain("", &mut wrong).expect_err("no share").starts_with("faults[0].errors: "));
+    }
+
+    #[test]
+    fn a_misspelt_field_of_the_release_is_refused_with_its_place() {
+        let text = "apiVersion: serin.dev/v1alpha1\nkind: CanaryRelease\nmetadata: {name: a}\nspec:\n  service: a\n  steps: [{weigth: 10, hold: 1m}]\n";
+        let refused = plan_of_text(text, "a.yaml").expect_err("misspelt").what;
+        assert!(refused.contains("a.yaml:6:12") && refused.contains("weigth"), "{refused}");
+        assert!(plan_of_text(&text.replace("weigth", "weight"), "a.yaml").is_ok());
     }
 
     #[test]
