@@ -104,6 +104,11 @@ pub(crate) struct Change {
     pub(crate) request: Option<String>,
     /// The rollout the request means, if not whatever runs.
     pub(crate) rollout: Option<String>,
+    /// The step the request means, from 1, if not whatever runs.
+    pub(crate) step: Option<usize>,
+    /// How many seconds ago it was made.
+    #[serde(default)]
+    pub(crate) age: f64,
     /// `down`, `stale`, `missing`, `ok`.
     pub(crate) source: Option<String>,
     /// Requests per second from now on.
@@ -372,7 +377,9 @@ impl World {
             let id = format!("r{}", self.next_request);
             self.next_request += 1;
             let rollout = change.rollout.clone().unwrap_or_default();
-            self.requests.push(Request { id, action, rollout, step: None, who: "ann".into(), why: String::new(), at: now });
+            let at = Timestamp(now.0 - (change.age * 1000.0) as i64);
+            let step = change.step.map(|s| s - 1);
+            self.requests.push(Request { id, action, rollout, step, who: "ann".into(), why: String::new(), at });
         }
         match change.source.as_deref() {
             None => {}

@@ -87,6 +87,10 @@ fn side_by_side<T: Sync>(all: &[T], name: impl Fn(&T) -> String + Sync, each: im
 
 #[test]
 fn a_server_that_refuses_every_write_is_asked_ever_more_rarely_and_all_goes_on_afterwards() {
+    // It has stories of its own.
+    if std::env::var("SCENARIO").is_ok() {
+        return;
+    }
     for (name, from) in [("promote-healthy", 40.0), ("rollback-half-fails", 20.0)] {
         let (_, mut story) = stories().into_iter().find(|(n, _)| n == name).expect("the story");
         story.minutes += 10.0;
@@ -160,6 +164,10 @@ fn an_abort_is_one_patch_per_route_and_comes_first() {
 
 #[test]
 fn at_rest_nothing_is_asked_and_nothing_written() {
+    // It has stories of its own.
+    if std::env::var("SCENARIO").is_ok() {
+        return;
+    }
     let (_, story) = stories().into_iter().find(|(n, _)| n == "promote-healthy").expect("the story");
     let mut short = Story { then: Vec::new(), events: Vec::new(), ..story };
     short.minutes = 1.0;

@@ -14,6 +14,9 @@ use crate::state::{Down, EndCause, PauseCause, Phase, Rollout, Target};
 use crate::stats::{Analysis, Batch, Counting, Counts, History, MetricTest, Test};
 use crate::units::Weight;
 
+/// Clocks of two machines differ by less; more is a clock that was set back.
+const SKEW: core::time::Duration = core::time::Duration::from_secs(60);
+
 impl Look<'_> {
     /// Puts the reading of this look, if there is one, into the running rollout's evidence.
     pub(super) fn judge(&mut self) {
@@ -34,6 +37,9 @@ impl Look<'_> {
                 let since = rollout.source.take().map_or(now, |(_, since)| since);
                 rollout.source = Some((problem.clone(), since));
             }
+            // Two controllers by accident, or one that began anew: what was counted is never counted again. Dropping is valid, counting twice is
+            // not. A clock that was set back is no reason to count nothing until it has caught up.
+            Traffic::Read(reading) if rollout.last_reading.is_some_and(|last| reading.from < last && last <= now.plus(SKEW)) => {}
             Traffic::Read(reading) => {
                 let mut reading = reading.clone();
                 // UH names no version (`docs/istio.md`, section 2): it is the one's that was without a ready pod at some look since the

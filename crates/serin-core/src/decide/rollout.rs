@@ -19,6 +19,11 @@ use crate::units::Weight;
 /// Without a request for this long, a step says so instead of counting (specification, section 9).
 const QUIET: Duration = Duration::from_secs(60);
 
+/// So long a rollback asks for the canary's pods to be as many as were found.
+const UNSCALE: Duration = Duration::from_secs(30);
+/// Whether they are is looked at so often, should nothing else tell of it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What becomes of a step.
 enum Answer {
     /// On to the next.
@@ -417,6 +422,13 @@ impl Look<'_> {
             && self.plan.spec().scaling != Scaling::Wait
         {
             self.actions.push(Action::Unscale { workload: w.name.clone(), replicas: rollout.found_replicas });
+            // Asked for until it is seen, or a crash right after the state would leave the pods; not for ever, as somebody else may want them.
+            let patience = self.left(&rollout, self.plan.spec().settle + UNSCALE);
+            if patience > Duration::ZERO {
+                self.wake_in(patience.min(LOOK_AGAIN));
+                self.say(Reason::GoesBack { canary: rollout.canary.name.clone(), from: rollout.weight.before, why: cause.to_string() });
+                return Phase::RollingBack(rollout, cause);
+            }
         }
         if let EndCause::Rollback { .. } = cause {
             self.next.stable = Some(rollout.stable.clone());
