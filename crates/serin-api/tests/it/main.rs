@@ -5,5 +5,6 @@
 mod world;
 
 mod crd;
+mod mutations;
 mod roundtrip;
 mod scenarios;
