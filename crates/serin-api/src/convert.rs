@@ -11,8 +11,8 @@ use serin_core::units::{VersionName, Weight};
 use std::time::Duration;
 
 use crate::spec::{
-    CanaryReleaseSpec, CanaryScalingSpec, DeletionPolicySpec, DestinationRuleSpec, MetricSpec, ModeSpec, OnInconclusiveSpec,
-    OnNoTrafficSpec, StepSpec, TriggerSpec,
+    CanaryReleaseSpec, CanaryScalingSpec, DestinationRuleSpec, MetricSpec, ModeSpec, OnInconclusiveSpec, OnNoTrafficSpec, StepSpec,
+    TriggerSpec,
 };
 use crate::values;
 
@@ -118,9 +118,6 @@ impl Problems {
                 not_yet(&format!("spec.analysis.metrics[{i}].latency.quantile"), &latency.quantile);
                 not_yet(&format!("spec.analysis.metrics[{i}].latency.mayGrow"), &latency.may_grow);
             }
-        }
-        if spec.deletion_policy == Some(DeletionPolicySpec::ReturnToStable) {
-            self.add("spec.deletionPolicy", "not supported yet: spec.deletionPolicy: ReturnToStable; write Leave");
         }
     }
 
@@ -349,13 +346,12 @@ mod tests {
     #[test]
     fn what_nothing_carries_out_is_refused_by_name() {
         let found = problems(json!({
-            "service": "my-app", "deletionPolicy": "ReturnToStable",
+            "service": "my-app",
             "traffic": {"match": [{}], "mirror": "10%", "destinations": {}}, "scaling": {"retireAfter": "24h"},
             "hooks": [], "notify": [],
             "analysis": {"source": "main", "metrics": [{"name": "p", "promql": {}}, {"name": "q", "latency": {"quantile": "0.99", "mayGrow": "20%"}}]},
         }));
         for path in [
-            "spec.deletionPolicy",
             "spec.traffic.match",
             "spec.traffic.mirror",
             "spec.traffic.destinations",

@@ -24,6 +24,8 @@ pub const FREEZE: &str = "serin.dev/freeze";
 pub const REQUEST: &str = "serin.dev/request";
 /// On a CanaryRelease: a person's abort. It wins over any request.
 pub const ABORT: &str = "serin.dev/abort";
+/// On a CanaryRelease with `deletionPolicy: ReturnToStable`: it goes once stable has every request, or nothing is left to do it with.
+pub const FINALIZER: &str = "serin.dev/return-to-stable";
 /// On a VirtualService: the uid of the rollout that an abort ended. Only this mark means abort; other changes are drift.
 pub const ABORTED: &str = "serin.dev/aborted";
 /// On objects that Serin made: the CanaryRelease they serve.

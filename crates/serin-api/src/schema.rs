@@ -239,7 +239,7 @@ fn spec() -> Value {
         (
             "deletionPolicy",
             about(
-                "Leave: when this object is deleted, traffic stays exactly where it is. ReturnToStable is not supported yet.",
+                "Leave: when this object is deleted, traffic stays exactly where it is. ReturnToStable: a rollout that runs is taken back first, for which the object carries a finalizer.",
                 with_default("Leave", one_of(&["Leave", "ReturnToStable"])),
             ),
         ),
@@ -260,12 +260,7 @@ fn spec() -> Value {
     ]);
     let no = |field: &str| (format!("!has(self.{field})"), format!("not supported yet: spec.{field}"), format!(".{field}"));
     let refusals: Vec<_> = ["hooks", "notify"].map(no).to_vec();
-    let mut all: Vec<(&str, &str, Option<&str>)> = refusals.iter().map(|(r, m, p)| (r.as_str(), m.as_str(), Some(p.as_str()))).collect();
-    all.push((
-        "!has(self.deletionPolicy) || self.deletionPolicy != 'ReturnToStable'",
-        "not supported yet: spec.deletionPolicy: ReturnToStable",
-        Some(".deletionPolicy"),
-    ));
+    let all: Vec<(&str, &str, Option<&str>)> = refusals.iter().map(|(r, m, p)| (r.as_str(), m.as_str(), Some(p.as_str()))).collect();
     required(&["service"], rules(&all, about("What the owner of the Service asks for.", spec)))
 }
 

@@ -93,7 +93,7 @@ pub enum TriggerSpec {
 pub enum ModeSpec {
     /// Weights are set.
     Act,
-    /// Not supported yet.
+    /// All is decided and recorded, and no weight is touched.
     Observe,
 }
 
@@ -102,7 +102,7 @@ pub enum ModeSpec {
 pub enum DeletionPolicySpec {
     /// Traffic stays exactly where it is.
     Leave,
-    /// Not supported yet.
+    /// A rollout that runs is taken back first.
     ReturnToStable,
 }
 

@@ -356,6 +356,27 @@ impl Hands {
         }
     }
 
+    /// Puts Serin's finalizer on the very release that was looked at, or takes it off.
+    pub(crate) async fn set_finalizer(&self, release: &Release, wanted: bool) -> Result<(), ActError> {
+        let mut all: Vec<&str> = release.finalizers.iter().map(String::as_str).filter(|f| *f != names::FINALIZER).collect();
+        if wanted {
+            all.push(names::FINALIZER);
+        }
+        let patch = json!({"metadata": {"resourceVersion": release.resource_version, "finalizers": all}});
+        let api = self.api(Kind::Release, &release.name.namespace);
+        match api.patch(&release.name.name, &patch_params(), &Patch::Merge(patch)).await {
+            // Without its last finalizer a deleted object is gone: the watch tells.
+            Ok(_) if release.deleting => Ok(()),
+            Ok(answer) => {
+                self.learn(Kind::Release, &answer);
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Err(ActError::Overtaken(release.name.clone())),
+            Err(error) => Err(api_error(format!("write the finalizers of CanaryRelease {}", release.name), error)),
+        }
+    }
+
     /// Writes the status onto the very object that was looked at.
     pub(crate) async fn write_status(
         &self,

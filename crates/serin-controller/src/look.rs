@@ -7,11 +7,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use serin_api::names;
+use serin_api::spec::DeletionPolicySpec;
 use serin_api::{CanaryReleaseSpec, CanaryReleaseStatus, Rendering, invalid_status, plan_of, state_of, status_of, status_patch};
 use serin_core::action::{Action, Decision, Order, Severity};
 use serin_core::decide::decide;
-use serin_core::observe::Traffic;
-use serin_core::plan::{Bad, Plan, Problem};
+use serin_core::observe::{Request, RequestAction, Traffic};
+use serin_core::plan::{Bad, Mode, Plan, Problem};
 use serin_core::reason::Reason;
 use serin_core::route::ServiceName;
 use serin_core::state::{PauseCause, Phase, State};
@@ -76,7 +78,11 @@ impl Context {
         {
             return Turn { error: Some(error), ..Turn::default() };
         }
-        let Some(release) = self.release(name).filter(|r| !r.deleting) else { return Turn::default() };
+        let Some(release) = self.release(name) else { return Turn::default() };
+        let holds = release.finalizers.iter().any(|f| f == names::FINALIZER);
+        if release.deleting && !holds {
+            return Turn::default();
+        }
         let status = read_status(&release);
         let read = match read_spec(&release) {
             Ok(spec) => match state_of(status.as_ref()) {
@@ -87,6 +93,7 @@ impl Context {
         };
         let (spec, state) = match read {
             Ok(read) => read,
+            Err(_) if release.deleting => return self.let_go(&release).await,
             Err(problems) => return self.say_invalid(&release, status.as_ref(), &problems).await,
         };
         let now = now(&self.clock);
@@ -97,9 +104,21 @@ impl Context {
             Ok(plan) => plan,
             Err(problems) => match way_back(&release, &own, &state) {
                 Some(plan) => plan,
+                None if release.deleting => return self.let_go(&release).await,
                 None => return self.say_invalid(&release, status.as_ref(), &problems).await,
             },
         };
+        let wanted = spec.deletion_policy == Some(DeletionPolicySpec::ReturnToStable) && plan.spec().mode == Mode::Act;
+        // Taken back; or not to be, as stable has no pod: a release that cannot be deleted would help nobody.
+        let refused = || state.handled.iter().any(|h| h.id == by_deletion(&release, now).id && h.refused.is_some());
+        if release.deleting && (!wanted || state.rollout().is_none() || refused()) {
+            return self.let_go(&release).await;
+        }
+        if wanted != holds && !release.deleting {
+            let error = self.hands.set_finalizer(&release, wanted).await.err();
+            let again = error.is_none();
+            return Turn { phase: Some(state.phase.name()), error, again, ..Turn::default() };
+        }
         let traffic = given.traffic.unwrap_or(Traffic::NotAsked);
         let subject = Subject {
             release: &release,
@@ -110,7 +129,17 @@ impl Context {
             hold: resolved.resolved.hold.as_deref(),
             now,
         };
-        let mut seen = self.look(&subject, traffic.clone());
+        let look = |traffic: Traffic| {
+            let mut seen = self.look(&subject, traffic);
+            if release.deleting {
+                seen.observation.abort.get_or_insert_with(|| by_deletion(&release, now));
+            }
+            seen
+        };
+        let mut seen = look(traffic.clone());
+        if release.deleting && seen.observation.routes.is_empty() {
+            return self.let_go(&release).await;
+        }
         let mut decision = decide(&plan, &state, &seen.observation, now);
         if says_drift(&state, &decision) {
             // A cache that lags behind looks like somebody's edit: before anybody is accused the routes are read anew.
@@ -119,7 +148,7 @@ impl Context {
                     return Turn { phase: Some(state.phase.name()), error: Some(error), ..Turn::default() };
                 }
             }
-            seen = self.look(&subject, traffic);
+            seen = look(traffic);
             decision = decide(&plan, &state, &seen.observation, now);
         }
         if let Some(what) = given.trouble {
@@ -130,6 +159,11 @@ impl Context {
         // A window opens by the clock alone.
         turn.wake_at = turn.wake_at.into_iter().chain(resolved.resolved.until).min();
         turn
+    }
+
+    /// A deleted release may go.
+    async fn let_go(&self, release: &Release) -> Turn {
+        Turn { error: self.hands.set_finalizer(release, false).await.err(), ..Turn::default() }
     }
 
     /// The release with its policy and its source, and the plan that follows; or everything that is wrong with them.
@@ -321,6 +355,19 @@ fn query(looked: &Looked<'_>, decision: &Decision) -> Option<(ArmQuery, Duration
         source: looked.source.clone(),
     };
     Some((query, interval))
+}
+
+/// A deletion asks for what an abort asks for.
+fn by_deletion(release: &Release, now: Timestamp) -> Request {
+    Request {
+        id: format!("deletion-{}", release.uid),
+        action: RequestAction::Abort,
+        rollout: String::new(),
+        step: None,
+        who: "the deletion of this release".into(),
+        why: "spec.deletionPolicy is ReturnToStable".into(),
+        at: now,
+    }
 }
 
 /// A status without the words that tell times.

@@ -5,7 +5,7 @@ use serin_check::{Options, check};
 
 #[test]
 fn all_mistakes_of_a_release_are_told_at_once_and_in_place() {
-    let text = "apiVersion: serin.dev/v1alpha1\nkind: CanaryRelease\nmetadata: {name: cart}\nspec:\n  servce: cart\n  deletionPolicy: ReturnToStable\n  steps:\n  - {weight: 1, confirm: true, hold: 2}\n  - {weight: 0.5, hold: 5 m}\n  - {weight: 101}\n  analysis:\n    onInconclusive: hold\n    metrics:\n    - {name: a, errorRate: {margin: \"0.05%\"}}\n    - {name: a, errorRate: {}}\n";
+    let text = "apiVersion: serin.dev/v1alpha1\nkind: CanaryRelease\nmetadata: {name: cart}\nspec:\n  servce: cart\n  notify: [{name: team}]\n  steps:\n  - {weight: 1, confirm: true, hold: 2}\n  - {weight: 0.5, hold: 5 m}\n  - {weight: 101}\n  analysis:\n    onInconclusive: hold\n    metrics:\n    - {name: a, errorRate: {margin: \"0.05%\"}}\n    - {name: a, errorRate: {}}\n";
     let report = check_text(text, false);
     let seen: Vec<(String, usize)> =
         report.findings.iter().map(|f| (f.code.to_owned(), report.file(f.primary.loc).line(f.primary.loc.span.start))).collect();

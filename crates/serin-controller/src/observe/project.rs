@@ -44,6 +44,8 @@ pub(crate) struct Release {
     pub(crate) generation: i64,
     pub(crate) created: Timestamp,
     pub(crate) deleting: bool,
+    /// `metadata.finalizers`, whole, as only a whole list can be written.
+    pub(crate) finalizers: Vec<String>,
     /// A rollout runs, or somebody asks for something.
     pub(crate) busy: bool,
     /// The Service's name.
@@ -184,6 +186,7 @@ pub(crate) fn release(object: &DynamicObject) -> Release {
         generation: meta.generation.unwrap_or(0),
         created: created(object),
         deleting: meta.deletion_timestamp.is_some(),
+        finalizers: meta.finalizers.clone().unwrap_or_default(),
         busy: meta.deletion_timestamp.is_some()
             || object.data.pointer("/status/rollout").is_some_and(Value::is_object)
             || [names::REQUEST, names::ABORT].iter().any(|key| annotation(key).is_some()),

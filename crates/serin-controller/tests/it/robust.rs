@@ -82,6 +82,51 @@ async fn of_two_controllers_one_acts_and_the_other_takes_over() {
     first.abort();
 }
 
+/// v2 on trial at 10 %, and what becomes of it when the release is deleted: whether the object is gone, and v2's share.
+async fn deleted(policy: &str, stable_up: bool) -> (bool, f64) {
+    let mut story = quiet();
+    story.minutes = 60.0;
+    let then = format!(
+        "[[then]]\nat = 5\nversions.v2 = {{pods = 1}}\n{}",
+        if stable_up { "" } else { "[[then]]\nat = 60\nversions.v1 = {ready = 0}\n" }
+    );
+    #[derive(serde::Deserialize)]
+    struct Then {
+        then: Vec<crate::world::Change>,
+    }
+    story.then = toml::from_str::<Then>(&then).expect("changes").then;
+    story.spec["deletionPolicy"] = policy.into();
+    story.spec["steps"][0]["hold"] = "1h".into();
+    let stage = Arc::new(Stage::new(&story, Script::default()).await);
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(serin_controller::run(stage.client(), stage.config(), stop.clone()));
+    let world = stage.act();
+    wait_until("v2 has its first weight", || (stage.percent("v2") - 10.0).abs() < 1e-6).await;
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    let finalizers = stage.release()["metadata"]["finalizers"].as_array().map_or(0, Vec::len);
+    assert_eq!(finalizers, usize::from(policy == "ReturnToStable"));
+    stage.delete().await;
+    for _ in 0..600 {
+        if stage.stored("serin.dev", "canaryreleases", "my-app").is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let end = (stage.stored("serin.dev", "canaryreleases", "my-app").is_none(), stage.percent("v2"));
+    world.abort();
+    stop.cancel();
+    task.await.expect("ends").expect("well");
+    end
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_leaves_traffic_or_returns_it_as_its_policy_says() {
+    assert_eq!(deleted("Leave", true).await, (true, 10.0));
+    assert_eq!(deleted("ReturnToStable", true).await, (true, 0.0));
+    // Back would be the outage: traffic stays, and the object goes all the same.
+    assert_eq!(deleted("ReturnToStable", false).await, (true, 10.0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_very_many_releases_each_gets_its_turn() {
     let stage = Stage::new(&quiet(), Script::default()).await;

@@ -384,6 +384,11 @@ impl Stage {
         self.actor.releases().patch("my-app", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.expect("the spec");
     }
 
+    /// Asks for the release's deletion.
+    pub(crate) async fn delete(&self) {
+        self.actor.releases().delete("my-app", &DeleteParams::default()).await.expect("the deletion");
+    }
+
     /// Lets the world go on, until it is aborted.
     pub(crate) fn act(&self) -> tokio::task::JoinHandle<()> {
         let actor = self.actor.clone();

@@ -147,7 +147,6 @@ fn what_nothing_carries_out_is_refused_by_the_api_server_by_name() {
     };
     for (spec, said) in [
         ("{service: a, hooks: [{name: x}]}", "not supported yet: spec.hooks"),
-        ("{service: a, deletionPolicy: ReturnToStable}", "not supported yet: spec.deletionPolicy: ReturnToStable"),
         ("{service: a, scaling: {retireAfter: 24h}}", "not supported yet: spec.scaling.retireAfter"),
         ("{service: a, traffic: {mirror: '10%'}}", "not supported yet: spec.traffic.mirror"),
         ("{service: a, analysis: {metrics: [{name: p, promql: {query: x}}]}}", "not supported yet: spec.analysis.metrics[].promql"),

@@ -84,7 +84,7 @@ fn an_edit_a_lost_rule_and_half_the_pods_are_survived_in_one_rollout() {
 
 #[test]
 #[ignore = "needs envoy and kubectl"]
-fn a_release_deleted_in_the_middle_leaves_traffic_where_it_is() {
+fn a_release_deleted_in_the_middle_leaves_traffic_or_returns_it_as_its_policy_says() {
     let _alone = alone();
     let lab = Lab::up(&["--controller"]);
     article(&lab);
@@ -106,6 +106,14 @@ fn a_release_deleted_in_the_middle_leaves_traffic_where_it_is() {
     lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
     lab.release("it is adopted again", |s| !s["phase"].is_null());
     assert_eq!(lab.weights(), left);
+    // The other policy takes the canary back first; the object waits for that, and then it is gone.
+    lab.kubectl(&["patch", "canaryrelease", "my-app", "--type=merge", "-p", r#"{"spec":{"deletionPolicy":"ReturnToStable"}}"#]);
+    until("it carries the finalizer", || {
+        let finalizers = lab.object("canaryrelease", "my-app")["metadata"]["finalizers"].to_string();
+        if finalizers.contains("serin.dev/return-to-stable") { Ok(()) } else { Err(finalizers) }
+    });
+    lab.kubectl(&["delete", "canaryrelease", "my-app", "--timeout=60s"]);
+    assert_eq!(lab.weights()["v2"], 0);
     let seen = callers.end();
     assert!(seen.iter().all(|s| s.status == 200), "{:?}", tally(&seen));
     assert_eq!(call(&lab.callers()).status, 200);
