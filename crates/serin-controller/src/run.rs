@@ -165,7 +165,7 @@ struct Slot {
 
 /// What a task did.
 enum Did {
-    Turn(Turn),
+    Turn(Box<Turn>),
     Poll { rollout: String, polled: Polled },
 }
 
@@ -336,7 +336,7 @@ impl Engine {
                 Some(ActError::Refused(_) | ActError::Api { .. }) => TurnResult::Failed,
             };
             metrics.turn(result, begun.elapsed());
-            Did::Turn(turn)
+            Did::Turn(Box::new(turn))
         });
         self.names.insert(task.id(), (name, false));
     }
@@ -345,7 +345,7 @@ impl Engine {
         let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let Some((name, polling)) = self.names.remove(&id) else { return };
         match done {
-            Ok((_, Did::Turn(turn))) => self.turned(&name, turn),
+            Ok((_, Did::Turn(turn))) => self.turned(&name, *turn),
             Ok((_, Did::Poll { rollout, polled })) => self.polled(&name, &rollout, polled),
             Err(error) => {
                 // A defect in one release's turn is no reason to leave the others alone.

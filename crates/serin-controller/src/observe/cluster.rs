@@ -22,6 +22,9 @@ pub(crate) type Dirty = BTreeSet<ObjectName>;
 /// A few names, sorted. Nearly always one: a tree would take five times the memory.
 type Names = Vec<ObjectName>;
 
+/// The slices of one Service, by name: one or two.
+type Slices = Vec<(Box<str>, Arc<Slice>)>;
+
 type ByNamespace<T> = HashMap<String, BTreeMap<String, T>>;
 
 /// How far one watch has come.
@@ -46,7 +49,7 @@ pub(crate) struct Cluster {
     deployments: ByNamespace<Arc<Deployment>>,
     services: HashMap<ObjectName, Arc<Service>>,
     /// Slices by the Service's name.
-    slices: HashMap<ObjectName, Vec<(Box<str>, Arc<Slice>)>>,
+    slices: HashMap<ObjectName, Slices>,
     slice_service: HashMap<ObjectName, ObjectName>,
     routes: HashMap<ObjectName, Arc<VirtualService>>,
     routes_to: HashMap<String, Names>,

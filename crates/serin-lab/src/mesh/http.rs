@@ -260,7 +260,6 @@ impl<'a> One<'a> {
         let delay = present(fault, "delay").map(|d| common::FaultDelay {
             percentage: Some(percent(d)),
             fault_delay_secifier: d["fixedDelay"].as_str().and_then(duration).map(common::fault_delay::FaultDelaySecifier::FixedDelay),
-            ..Default::default()
         });
         let abort = present(fault, "abort").and_then(|a| {
             let status = a["httpStatus"].as_u64().and_then(|s| u32::try_from(s).ok()).map(filter::fault_abort::ErrorType::HttpStatus);

@@ -3,6 +3,7 @@
 //! A file's first document says what it shows, which pods stand behind which services, and the requests; the others are the objects, as a
 //! user writes them. Pods are servers of the test that answer with what reached them. What the mesh tells about an object by an Event must
 //! be expected by the file: an Event too many fails as well.
+#![expect(clippy::print_stdout, reason = "how much ran is for whoever reads the output")]
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -194,7 +194,7 @@ pub(crate) struct Running {
 
 enum Kind {
     Task { stop: CancellationToken, task: tokio::sync::Mutex<tokio::task::JoinHandle<Result<(), serin_controller::StartError>>> },
-    Process { child: tokio::sync::Mutex<tokio::process::Child>, _held: tokio::process::ChildStdin, pid: u32 },
+    Process { child: Box<tokio::sync::Mutex<tokio::process::Child>>, _held: tokio::process::ChildStdin, pid: u32 },
 }
 
 impl Running {
@@ -226,7 +226,7 @@ impl Running {
         let mut child = command.spawn().map_err(cannot)?;
         let held = child.stdin.take().ok_or_else(|| Failure::new("cannot start serin controller: no pipe"))?;
         let pid = child.id().unwrap_or_default();
-        Ok(Self { kind: Kind::Process { child: tokio::sync::Mutex::new(child), _held: held, pid } })
+        Ok(Self { kind: Kind::Process { child: Box::new(tokio::sync::Mutex::new(child)), _held: held, pid } })
     }
 
     /// Comes back when it has ended by itself, and says why.

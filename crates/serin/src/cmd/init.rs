@@ -218,7 +218,7 @@ impl Found {
             return Err(Failure::new(format!("Service {} has no selector, so no Deployment stands behind it", service.name_any()))
                 .hint(format!("kubectl get service {} -o yaml", service.name_any())));
         }
-        let name = ServiceName::new(&service.name_any(), &cluster.namespace);
+        let name = ServiceName::new(service.name_any(), &cluster.namespace);
         let mesh = Mesh::read(cluster).await?;
         let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
         let deployments = deployments

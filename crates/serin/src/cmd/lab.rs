@@ -220,7 +220,7 @@ async fn background(args: UpArgs) -> Outcome {
     let end = begin + STARTS;
     loop {
         if let Some(info) = named(&args.name).filter(|l| l.pid == child.id()) {
-            show_up(&args, &info, &&format!("API {} · ready in {:.1} s", info.api, begin.elapsed().as_secs_f64()))?;
+            show_up(&args, &info, &format!("API {} · ready in {:.1} s", info.api, begin.elapsed().as_secs_f64()))?;
             return Ok(Exit::Done);
         }
         if let Some(status) = child.try_wait().map_err(cannot)? {

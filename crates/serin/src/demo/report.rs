@@ -243,7 +243,7 @@ fn steps(stable: &str, canary: &str, began: Duration, ended: Duration, weights: 
             canary_failed,
             stable_requests,
             stable_failed,
-            excluded_above: (canary_requests > 0).then(|| (upper - lower) * 100.0),
+            excluded_above: (canary_requests > 0).then_some((upper - lower) * 100.0),
         });
     }
     steps

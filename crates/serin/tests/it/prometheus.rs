@@ -1,5 +1,6 @@
 //! A whole rollout that takes its verdict from a real Prometheus, which scrapes the lab as it would a mesh; and what happens
 //! while it is gone. The controller reads no proxy itself here.
+#![expect(clippy::print_stderr, reason = "what Prometheus told is for whoever reads a failure")]
 
 use std::fs::File;
 use std::path::PathBuf;
