@@ -119,6 +119,36 @@ fn a_release_deleted_in_the_middle_leaves_traffic_or_returns_it_as_its_policy_sa
     assert_eq!(call(&lab.callers()).status, 200);
 }
 
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn without_its_kinds_every_command_says_what_to_type_and_the_controller_waits_for_them() {
+    let _alone = alone();
+    let lab = Lab::up(&[]);
+    lab.kubectl(&["delete", "crd", "canaryreleases.serin.dev", "canarypolicies.serin.dev"]);
+    for command in [
+        "get",
+        "status my-app",
+        "why my-app",
+        "abort my-app",
+        "pause my-app",
+        "freeze my-app",
+        "history my-app",
+        "wait my-app --for promoted",
+    ] {
+        let out = lab.serin(&command.split(' ').collect::<Vec<_>>());
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "serin {command}: {said}");
+        assert!(said.contains("does not know the kind CanaryRelease"), "serin {command}: {said}");
+        assert!(said.trim_end().ends_with("serin install --crds | kubectl apply -f -"), "serin {command}: {said}");
+    }
+    let _controller = lab.spawn(&["controller"]);
+    let crds = lab.serin(&["install", "--crds"]);
+    lab.apply(&String::from_utf8_lossy(&crds.stdout));
+    lab.kubectl(&["wait", "--for=condition=Established", "crd/canaryreleases.serin.dev", "--timeout=60s"]);
+    article(&lab);
+    lab.release("the controller found its kinds", |s| s["phase"] == "Paused");
+}
+
 /// Each mistake is one error that ends with something to type, and leaves with 2.
 #[test]
 fn a_cluster_that_is_not_there_a_port_that_is_taken_and_an_envoy_that_lacks_are_said() {
