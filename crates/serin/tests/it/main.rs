@@ -8,6 +8,7 @@ mod demo;
 mod deploy;
 mod examples;
 mod faults;
+mod git;
 mod prometheus;
 mod readme;
 mod simulate;
