@@ -9,6 +9,7 @@ mod deploy;
 mod examples;
 mod faults;
 mod git;
+mod mishaps;
 mod prometheus;
 mod readme;
 mod simulate;

@@ -288,6 +288,13 @@ pub(crate) struct Process {
     name: String,
 }
 
+impl Process {
+    /// Whether its program has this name, of which the kernel keeps 15 bytes.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.name == name
+    }
+}
+
 fn stat(pid: u32) -> Option<(u32, Process)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (head, rest) = text.rsplit_once(") ")?;
