@@ -214,6 +214,8 @@ fn carry_out(world: &mut World, state: &mut State, decision: Decision, changed: 
 /// What must hold at every decision of every story.
 fn check(plan: &Plan, world: &World, state: &State, decision: &Decision, journal: &str) {
     let braked = plan.spec().suspend || world.freeze.is_some();
+    let serves = matches!(decision.reasons.first(), Some(serin_core::reason::Reason::Serving { .. }));
+    assert!(!serves || !matches!(decision.next.phase, Phase::RolledBack { .. }), "a rollback that does not say why\n{journal}");
     for action in &decision.actions {
         match action {
             Action::SetWeights { route, canary, share, .. } => {

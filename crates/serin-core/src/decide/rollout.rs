@@ -438,6 +438,8 @@ impl Look<'_> {
         if superseded {
             return Phase::Idle;
         }
+        // Said in this look too: between it and the next one the status would call stable's service all that there is to tell.
+        self.say(Reason::TakenBack { canary: rollout.canary.name.clone(), why: cause.to_string() });
         self.next.failed.push(rollout.canary.clone());
         if self.next.failed.len() > REMEMBERED {
             self.next.failed.remove(0);
