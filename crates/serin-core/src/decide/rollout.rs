@@ -405,16 +405,14 @@ impl Look<'_> {
         if rollout.weight.seen.is_none() {
             if self.routes_send_to(&rollout) {
                 self.lower(&rollout, &guard_back(&rollout, &cause));
-                self.say(Reason::GoesBack { canary: rollout.canary.name.clone(), from: rollout.weight.before, why: cause.to_string() });
-                return Phase::RollingBack(rollout, cause);
+                return self.still_going_back(rollout, cause);
             }
             rollout.weight.seen = Some(self.now);
         }
         let settle_left = self.left(&rollout, self.plan.spec().settle);
         if settle_left > Duration::ZERO {
             self.wake_in(settle_left);
-            self.say(Reason::GoesBack { canary: rollout.canary.name.clone(), from: rollout.weight.before, why: cause.to_string() });
-            return Phase::RollingBack(rollout, cause);
+            return self.still_going_back(rollout, cause);
         }
         if let Some(w) = self.workload(&rollout.canary)
             && w.replicas > rollout.found_replicas
@@ -426,8 +424,7 @@ impl Look<'_> {
             let patience = self.left(&rollout, self.plan.spec().settle + UNSCALE);
             if patience > Duration::ZERO {
                 self.wake_in(patience.min(LOOK_AGAIN));
-                self.say(Reason::GoesBack { canary: rollout.canary.name.clone(), from: rollout.weight.before, why: cause.to_string() });
-                return Phase::RollingBack(rollout, cause);
+                return self.still_going_back(rollout, cause);
             }
         }
         if let EndCause::Rollback { .. } = cause {
@@ -445,6 +442,11 @@ impl Look<'_> {
             self.next.failed.remove(0);
         }
         Phase::RolledBack { version: rollout.canary, cause, since: self.now }
+    }
+
+    fn still_going_back(&mut self, rollout: Rollout, cause: EndCause) -> Phase {
+        self.say(Reason::GoesBack { canary: rollout.canary.name.clone(), from: rollout.weight.before, why: cause.to_string() });
+        Phase::RollingBack(rollout, cause)
     }
 
     /// Whether the version that served before can take every request again: subset, destination, pods, in this order, each asked for.
