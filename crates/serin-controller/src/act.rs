@@ -364,17 +364,15 @@ impl Hands {
         }
         let patch = json!({"metadata": {"resourceVersion": release.resource_version, "finalizers": all}});
         let api = self.api(Kind::Release, &release.name.namespace);
-        match api.patch(&release.name.name, &patch_params(), &Patch::Merge(patch)).await {
-            // Without its last finalizer a deleted object is gone: the watch tells.
-            Ok(_) if release.deleting => Ok(()),
-            Ok(answer) => {
-                self.learn(Kind::Release, &answer);
-                Ok(())
-            }
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 409 => Err(ActError::Overtaken(release.name.clone())),
-            Err(error) => Err(api_error(format!("write the finalizers of CanaryRelease {}", release.name), error)),
+        let answer = match api.patch(&release.name.name, &patch_params(), &Patch::Merge(patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            answer => written("finalizers", &release.name, answer)?,
+        };
+        // Without its last finalizer a deleted object is gone, and the watch may have told so already.
+        if !release.deleting {
+            self.learn(Kind::Release, &answer);
         }
+        Ok(())
     }
 
     /// Writes the status onto the very object that was looked at.
@@ -388,15 +386,18 @@ impl Hands {
         // The semaphore is never closed: without a place it goes on all the same.
         let _place = if haste == Haste::None { self.desk.acquire().await.ok() } else { None };
         patch["metadata"] = json!({"resourceVersion": resource_version});
-        match self.api(Kind::Release, &name.namespace).patch_status(&name.name, &patch_params(), &Patch::Merge(patch)).await {
-            Ok(answer) => {
-                self.learn(Kind::Release, &answer);
-                Ok(())
-            }
-            Err(kube::Error::Api(status)) if status.is_conflict() => Err(ActError::Overtaken(name.clone())),
-            Err(error) => Err(api_error(format!("write the status of CanaryRelease {name}"), error)),
-        }
+        let answer = self.api(Kind::Release, &name.namespace).patch_status(&name.name, &patch_params(), &Patch::Merge(patch)).await;
+        self.learn(Kind::Release, &written("status", name, answer)?);
+        Ok(())
     }
+}
+
+/// The release after a write that was pinned to its resource version.
+fn written(what: &str, name: &ObjectName, answer: kube::Result<DynamicObject>) -> Result<DynamicObject, ActError> {
+    answer.map_err(|error| match error {
+        kube::Error::Api(status) if status.is_conflict() => ActError::Overtaken(name.clone()),
+        error => api_error(format!("write the {what} of CanaryRelease {name}"), error),
+    })
 }
 
 /// A 422 that names causes is the schema's refusal; a failed `test` names none.

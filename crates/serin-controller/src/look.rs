@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use serin_api::names;
 use serin_api::spec::DeletionPolicySpec;
 use serin_api::{CanaryReleaseSpec, CanaryReleaseStatus, Rendering, invalid_status, plan_of, state_of, status_of, status_patch};
 use serin_core::action::{Action, Decision, Order, Severity};
@@ -79,8 +78,7 @@ impl Context {
             return Turn { error: Some(error), ..Turn::default() };
         }
         let Some(release) = self.release(name) else { return Turn::default() };
-        let holds = release.finalizers.iter().any(|f| f == names::FINALIZER);
-        if release.deleting && !holds {
+        if release.deleting && !release.holds() {
             return Turn::default();
         }
         let status = read_status(&release);
@@ -93,7 +91,6 @@ impl Context {
         };
         let (spec, state) = match read {
             Ok(read) => read,
-            Err(_) if release.deleting => return self.let_go(&release).await,
             Err(problems) => return self.say_invalid(&release, status.as_ref(), &problems).await,
         };
         let now = now(&self.clock);
@@ -104,18 +101,15 @@ impl Context {
             Ok(plan) => plan,
             Err(problems) => match way_back(&release, &own, &state) {
                 Some(plan) => plan,
-                None if release.deleting => return self.let_go(&release).await,
                 None => return self.say_invalid(&release, status.as_ref(), &problems).await,
             },
         };
-        let wanted = spec.deletion_policy == Some(DeletionPolicySpec::ReturnToStable) && plan.spec().mode == Mode::Act;
-        // Taken back; or not to be, as stable has no pod: a release that cannot be deleted would help nobody.
-        let refused = || state.handled.iter().any(|h| h.id == by_deletion(&release, now).id && h.refused.is_some());
-        if release.deleting && (!wanted || state.rollout().is_none() || refused()) {
+        let returns = spec.deletion_policy == Some(DeletionPolicySpec::ReturnToStable) && plan.spec().mode == Mode::Act;
+        if release.deleting && (!returns || !waits_for_return(&release, &state)) {
             return self.let_go(&release).await;
         }
-        if wanted != holds && !release.deleting {
-            let error = self.hands.set_finalizer(&release, wanted).await.err();
+        if !release.deleting && returns != release.holds() {
+            let error = self.hands.set_finalizer(&release, returns).await.err();
             let again = error.is_none();
             return Turn { phase: Some(state.phase.name()), error, again, ..Turn::default() };
         }
@@ -259,6 +253,9 @@ impl Context {
     }
 
     async fn say_invalid(&self, release: &Release, previous: Option<&CanaryReleaseStatus>, problems: &[Problem]) -> Turn {
+        if release.deleting {
+            return self.let_go(release).await;
+        }
         let status = invalid_status(problems, release.generation, previous, now(&self.clock));
         let mut turn = Turn { phase: Some("Invalid"), ..Turn::default() };
         if previous != Some(&status) {
@@ -357,10 +354,22 @@ fn query(looked: &Looked<'_>, decision: &Decision) -> Option<(ArmQuery, Duration
     Some((query, interval))
 }
 
+/// The id of what a deletion asks for.
+fn deletion_id(release: &Release) -> String {
+    format!("deletion-{}", release.uid)
+}
+
+/// Whether a deleted release has something to be taken back. Not where that was refused, as stable has no pod: a release that cannot be
+/// deleted would help nobody.
+fn waits_for_return(release: &Release, state: &State) -> bool {
+    let refused = || state.handled.iter().any(|h| h.id == deletion_id(release) && h.refused.is_some());
+    state.rollout().is_some() && !refused()
+}
+
 /// A deletion asks for what an abort asks for.
 fn by_deletion(release: &Release, now: Timestamp) -> Request {
     Request {
-        id: format!("deletion-{}", release.uid),
+        id: deletion_id(release),
         action: RequestAction::Abort,
         rollout: String::new(),
         step: None,

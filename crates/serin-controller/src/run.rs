@@ -247,7 +247,9 @@ impl Engine {
         self.synced = synced;
         self.metrics.set_synced(synced);
         // What waited for the caches is looked at with what filled them.
-        dirty.append(&mut if begins { std::mem::take(&mut self.waiting) } else { BTreeSet::new() });
+        if begins {
+            dirty.append(&mut self.waiting);
+        }
         self.look_at(dirty);
     }
 
@@ -279,7 +281,7 @@ impl Engine {
         }
         let (busy, mut rest) = {
             let cluster = self.cluster.read().unwrap_or_else(PoisonError::into_inner);
-            releases.into_iter().partition::<BTreeSet<_>, _>(|name| cluster.release(name).is_none_or(|release| release.busy))
+            releases.into_iter().partition::<BTreeSet<_>, _>(|name| cluster.release(name).is_none_or(|release| release.busy()))
         };
         self.waiting.append(&mut rest);
         for name in busy {

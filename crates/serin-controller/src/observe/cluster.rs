@@ -42,10 +42,10 @@ pub(crate) struct Cluster {
     watches: HashMap<(Kind, Option<String>), Watched>,
     resources: HashMap<Kind, ApiResource>,
     missing: BTreeMap<Kind, String>,
-    releases: HashMap<ObjectName, Arc<Release>>,
+    /// In order, so that those of a namespace stand together.
+    releases: BTreeMap<ObjectName, Arc<Release>>,
     policies: HashMap<ObjectName, Arc<Policy>>,
     by_host: HashMap<String, Names>,
-    in_namespace: HashMap<String, BTreeSet<ObjectName>>,
     deployments: ByNamespace<Arc<Deployment>>,
     services: HashMap<ObjectName, Arc<Service>>,
     /// Slices by the Service's name.
@@ -236,12 +236,6 @@ impl Cluster {
                 let Some(old) = self.releases.remove(name) else { return Dirty::new() };
                 let host = host_of(&old);
                 unindex(&mut self.by_host, std::slice::from_ref(&host), name);
-                if let Some(names) = self.in_namespace.get_mut(&name.namespace) {
-                    names.remove(name);
-                    if names.is_empty() {
-                        self.in_namespace.remove(&name.namespace);
-                    }
-                }
                 // Itself too, so that whoever keeps anything for it lets it go.
                 self.of_host(&host).into_iter().chain([name.clone()]).collect()
             }
@@ -313,7 +307,6 @@ impl Cluster {
             dirty.extend(self.of_host(&host_of(&new)));
         }
         index(&mut self.by_host, &[host_of(&new)], &name);
-        self.in_namespace.entry(name.namespace.clone()).or_default().insert(name.clone());
         self.releases.insert(name, Arc::new(new));
         dirty
     }
@@ -437,7 +430,8 @@ impl Cluster {
     }
 
     fn releases_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Release>> {
-        self.in_namespace.get(namespace).into_iter().flatten().filter_map(|name| self.releases.get(name))
+        let first = ObjectName { namespace: namespace.to_owned(), name: String::new() };
+        self.releases.range(first..).take_while(move |(name, _)| name.namespace == namespace).map(|(_, release)| release)
     }
 
     fn of_deployment(&self, deployment: &ObjectName) -> Dirty {

@@ -14,3 +14,5 @@ pub mod prometheus;
 pub mod proxies;
 pub(crate) mod seen;
 pub mod source;
+
+pub use project::receivers;

@@ -46,8 +46,8 @@ pub(crate) struct Release {
     pub(crate) deleting: bool,
     /// `metadata.finalizers`, whole, as only a whole list can be written.
     pub(crate) finalizers: Vec<String>,
-    /// A rollout runs, or somebody asks for something.
-    pub(crate) busy: bool,
+    /// Whether its status names a rollout that runs.
+    pub(crate) rolls: bool,
     /// The Service's name.
     pub(crate) service: String,
     /// The policy that the spec names.
@@ -59,6 +59,18 @@ pub(crate) struct Release {
     pub(crate) request: Option<Box<str>>,
     pub(crate) abort: Option<Box<str>>,
     pub(crate) freeze: Option<Box<str>>,
+}
+
+impl Release {
+    /// Whether Serin's finalizer is on it.
+    pub(crate) fn holds(&self) -> bool {
+        self.finalizers.iter().any(|f| f == names::FINALIZER)
+    }
+
+    /// Whether there is work in hand: a rollout runs, or somebody asks for something.
+    pub(crate) fn busy(&self) -> bool {
+        self.rolls || self.deleting || self.request.is_some() || self.abort.is_some()
+    }
 }
 
 /// A CanaryPolicy.
@@ -177,7 +189,7 @@ fn count(value: &Value, pointer: &str) -> Option<u32> {
 
 pub(crate) fn release(object: &DynamicObject) -> Release {
     let meta = &object.metadata;
-    let annotation = |key: &str| meta.annotations.as_ref().and_then(|a| a.get(key)).map(|text| Box::<str>::from(text.as_str()));
+    let annotation = |key: &str| meta.annotations.as_ref().and_then(|a| a.get(key)).map(|text| text.as_str().into());
     let json = |field: &str| object.data.get(field).unwrap_or(&Value::Null).to_string().into_boxed_str();
     Release {
         name: name_of(object),
@@ -187,9 +199,7 @@ pub(crate) fn release(object: &DynamicObject) -> Release {
         created: created(object),
         deleting: meta.deletion_timestamp.is_some(),
         finalizers: meta.finalizers.clone().unwrap_or_default(),
-        busy: meta.deletion_timestamp.is_some()
-            || object.data.pointer("/status/rollout").is_some_and(Value::is_object)
-            || [names::REQUEST, names::ABORT].iter().any(|key| annotation(key).is_some()),
+        rolls: object.data.pointer("/status/rollout").is_some_and(Value::is_object),
         service: text(&object.data, "/spec/service").unwrap_or_default().to_owned(),
         policy: text(&object.data, "/spec/policy").map(Into::into),
         named_routes: list(&object.data, "/spec/traffic/virtualServices").filter_map(|v| Some(text(v, "/name")?.to_owned())).collect(),
@@ -249,18 +259,22 @@ pub(crate) fn service(object: &DynamicObject) -> Service {
     Service { selector: labels(data.pointer("/spec/selector")), external: text(data, "/spec/type") == Some("ExternalName") }
 }
 
-/// Ready and not terminating is what receives requests; a condition that is not said counts as its documentation says.
-pub(crate) fn slice(object: &DynamicObject) -> Option<Slice> {
-    let service = object.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?.clone();
+/// The pods of an EndpointSlice that receive requests: ready and not terminating; a condition that is not said counts as its documentation says.
+pub fn receivers(slice: &Value) -> impl Iterator<Item = &str> {
     let receives = |endpoint: &&Value| {
         let condition =
             |name: &str, absent: bool| endpoint.pointer(&format!("/conditions/{name}")).and_then(Value::as_bool).unwrap_or(absent);
         condition("ready", true) && !condition("terminating", false)
     };
-    let pod = |endpoint: &Value| {
-        (text(endpoint, "/targetRef/kind") == Some("Pod")).then(|| text(endpoint, "/targetRef/name").map(Into::into)).flatten()
-    };
-    let mut pods: Vec<Box<str>> = list(&object.data, "/endpoints").filter(receives).filter_map(pod).collect();
+    list(slice, "/endpoints")
+        .filter(receives)
+        .filter(|e| text(e, "/targetRef/kind") == Some("Pod"))
+        .filter_map(|e| text(e, "/targetRef/name"))
+}
+
+pub(crate) fn slice(object: &DynamicObject) -> Option<Slice> {
+    let service = object.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?.clone();
+    let mut pods: Vec<Box<str>> = receivers(&object.data).map(Into::into).collect();
     pods.sort_unstable();
     Some(Slice { service, pods })
 }
