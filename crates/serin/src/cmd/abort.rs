@@ -17,6 +17,7 @@ use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 use serin_api::convert::version_label;
 use serin_api::{CanaryRelease, names};
+use serin_controller::observe::receivers;
 use serin_core::observe::RequestAction;
 use serin_core::route::rules::Labels;
 use serin_core::route::{Arms, ServiceName, Share, abort};
@@ -153,15 +154,9 @@ async fn receiving(cluster: &Cluster, service: &ServiceName, labels: &Labels) ->
     let both = tokio::time::timeout(CONTROLLERS_TURN, futures::future::join(slices(cluster, service), pods));
     let (slices, pods) = both.await.ok()?;
     let pods: BTreeSet<String> = pods.ok()?.items.into_iter().filter_map(|p| p.metadata.name).collect();
-    let ready = |endpoint: &&Value| {
-        let says = |condition: &str, absent: bool| {
-            endpoint.pointer(&format!("/conditions/{condition}")).and_then(Value::as_bool).unwrap_or(absent)
-        };
-        says("ready", true) && !says("terminating", false)
-    };
     let slices = slices?;
-    let endpoints = slices.iter().filter_map(|s| s["endpoints"].as_array()).flatten().filter(ready);
-    let names: BTreeSet<&str> = endpoints.filter_map(|e| e.pointer("/targetRef/name").and_then(Value::as_str)).collect();
+    // Each once: a dual-stack service has two slices.
+    let names: BTreeSet<&str> = slices.iter().flat_map(receivers).collect();
     i32::try_from(names.into_iter().filter(|name| pods.contains(*name)).count()).ok()
 }
 

@@ -173,8 +173,24 @@ fn described(plan: &Plan, world: &World) -> String {
 pub(crate) fn plan(file: Option<&Path>) -> Result<Plan, Failure> {
     match file {
         None => checked(&spec_of(&json!({"spec": {"service": "service"}}), "the default plan")?),
-        Some(file) => plan_of_text(&read(file)?, &named(file)),
+        Some(file) => {
+            let (text, name) = (read(file)?, named(file));
+            written_right(&text, &name)?;
+            plan_of_text(&text, &name)
+        }
     }
+}
+
+/// A misspelt field is refused, as an API server refuses it: the plan would not hear of it, and another one than was written be simulated.
+fn written_right(text: &str, name: &str) -> Result<(), Failure> {
+    let input = serin_check::Input { path: name.to_string(), bytes: text.as_bytes().to_vec(), live: false };
+    let mut report = serin_check::check(vec![input], &serin_check::Options { select: vec!["SRN0".into()], ..Default::default() });
+    report.findings.retain(|f| f.object.as_ref().is_none_or(|o| o.kind == serin_api::names::KIND));
+    if !report.fails(serin_check::Deny::default()) {
+        return Ok(());
+    }
+    let lines = serin_check::render::short(&report);
+    Err(Failure::new(format!("the CanaryRelease is not written right:\n{}", lines.trim_end())).hint(format!("serin check {name}")))
 }
 
 /// The plan of the one CanaryRelease in a text.
@@ -182,16 +198,6 @@ pub(crate) fn plan(file: Option<&Path>) -> Result<Plan, Failure> {
 /// # Errors
 /// As `plan`.
 pub(crate) fn plan_of_text(text: &str, name: &str) -> Result<Plan, Failure> {
-    // What the plan would not hear of is no part of what would be simulated: a misspelt field is refused, as an API server refuses it.
-    let input = serin_check::Input { path: name.to_string(), bytes: text.as_bytes().to_vec(), live: false };
-    let mut report = serin_check::check(vec![input], &serin_check::Options { select: vec!["SRN0".into()], ..Default::default() });
-    report.findings.retain(|f| f.object.as_ref().is_none_or(|o| o.kind == serin_api::names::KIND));
-    if report.fails(serin_check::Deny::default()) {
-        let lines = serin_check::render::short(&report);
-        return Err(
-            Failure::new(format!("the CanaryRelease is not written right:\n{}", lines.trim_end())).hint(format!("serin check {name}"))
-        );
-    }
     let objects: Vec<Value> = documents(text).map_err(|e| Failure::new(format!("{name} is no YAML: {e}")))?;
     let mut releases = objects.iter().filter(|o| o["kind"] == serin_api::names::KIND);
     let release = match (releases.next(), releases.next()) {
@@ -380,9 +386,10 @@ mod tests {
     #[test]
     fn a_misspelt_field_of_the_release_is_refused_with_its_place() {
         let text = "apiVersion: serin.dev/v1alpha1\nkind: CanaryRelease\nmetadata: {name: a}\nspec:\n  service: a\n  steps: [{weigth: 10, hold: 1m}]\n";
-        let refused = plan_of_text(text, "a.yaml").expect_err("misspelt").what;
+        let refused = written_right(text, "a.yaml").expect_err("misspelt").what;
         assert!(refused.contains("a.yaml:6:12") && refused.contains("weigth"), "{refused}");
-        assert!(plan_of_text(&text.replace("weigth", "weight"), "a.yaml").is_ok());
+        let mended = text.replace("weigth", "weight");
+        assert!(written_right(&mended, "a.yaml").is_ok() && plan_of_text(&mended, "a.yaml").is_ok());
     }
 
     #[test]
