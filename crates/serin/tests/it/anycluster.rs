@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::{Background, Lab, SERIN, kubectl_path, said, until};
+use crate::support::{Background, Lab, SERIN, kubectl_path, said, until, weights_of};
 
 /// Kinds of Istio for a cluster that has none: any fields, so that nothing is lost.
 const ISTIO: [(&str, &str); 2] = [("VirtualService", "virtualservices"), ("DestinationRule", "destinationrules")];
@@ -166,12 +166,15 @@ impl Place {
     }
 
     fn weights(&self) -> BTreeMap<String, i64> {
-        let vs = self.object("virtualservice", "my-app");
-        let destinations = vs["spec"]["http"][0]["route"].as_array().cloned().unwrap_or_default();
-        destinations
-            .iter()
-            .map(|d| (d["destination"]["subset"].as_str().unwrap_or_default().to_string(), d["weight"].as_i64().unwrap_or(0)))
-            .collect()
+        weights_of(&self.object("virtualservice", "my-app"))
+    }
+
+    /// A release for the app, and a controller that has found it to be in this phase.
+    fn adopted(&self, phase: &str) -> (Background, Value) {
+        self.apply(&[self.release_object("my-app", &json!({}))]);
+        let controller = self.controller();
+        let status = self.release("my-app", "it is adopted", |s| s["phase"] == phase);
+        (controller, status)
     }
 
     /// Waits until an event of the release has this reason; its message.
@@ -213,9 +216,7 @@ fn what_is_there_is_adopted_and_nothing_is_moved() {
     let place = Place::new("adopt");
     place.app(90, 10);
     let before = text(&place.object("virtualservice", "my-app"), "/metadata/resourceVersion").to_string();
-    place.apply(&[place.release_object("my-app", &json!({}))]);
-    let mut controller = place.controller();
-    let status = place.release("my-app", "the split is found", |s| s["phase"] == "Paused");
+    let (mut controller, status) = place.adopted("Paused");
     assert_eq!((text(&status, "/stable/version"), text(&status, "/canary/version")), ("v1", "v2"));
     let told = place.event("Adopted");
     assert!(told.contains("found v2 at 10 % beside v1"), "{told}");
@@ -246,11 +247,7 @@ fn what_is_there_is_adopted_and_nothing_is_moved() {
 fn an_abort_from_the_desk_needs_no_controller_and_asks_before_it_is_the_outage() {
     let place = Place::new("abort");
     place.app(90, 10);
-    place.apply(&[place.release_object("my-app", &json!({}))]);
-    {
-        let _controller = place.controller();
-        place.release("my-app", "the split is found", |s| s["phase"] == "Paused");
-    }
+    drop(place.adopted("Paused"));
     // No pod stands behind stable: it is refused, and nothing has changed.
     let refused = place.serin(&["abort", "my-app", "--reason", "no pods"], 1);
     assert!(refused.contains("--force"), "{refused}");
@@ -271,16 +268,14 @@ fn an_abort_from_the_desk_needs_no_controller_and_asks_before_it_is_the_outage()
 fn without_pods_nothing_moves_forward_and_every_request_is_answered() {
     let place = Place::new("forward");
     place.app(100, 0);
-    place.apply(&[place.release_object("my-app", &json!({}))]);
-    let _controller = place.controller();
-    place.release("my-app", "it is at rest", |s| s["phase"] == "Idle");
+    let (_controller, _) = place.adopted("Idle");
     place.here(&["patch", "can", "my-app", "--type=merge", "-p", "{\"spec\":{\"version\":{\"desired\":\"v2\"}}}"]);
     let status = place.release("my-app", "a rollout begins and waits for pods", |s| s["phase"] == "Preparing");
     assert_eq!(text(&status, "/canary/version"), "v2");
     assert_eq!(place.weights(), weights(100, 0));
-    // A request for another rollout, and one that is too old, are refused by name.
+    // A request for another rollout is refused, and said.
     let annotate = |request: &Value| place.here(&["annotate", "can", "my-app", "--overwrite", &format!("serin.dev/request={request}")]);
-    annotate(&json!({"action": "promote", "id": "one", "rollout": "another", "time": jiff_now()}));
+    annotate(&json!({"action": "promote", "id": "one", "rollout": "another", "time": jiff::Timestamp::now().to_string()}));
     let told = place.event("RequestRefused");
     assert!(told.contains("promote"), "{told}");
     place.serin(&["freeze", "my-app", "--reason", "a holiday"], 0);
@@ -299,9 +294,7 @@ fn without_pods_nothing_moves_forward_and_every_request_is_answered() {
 fn others_at_the_route_are_named_and_never_fought() {
     let place = Place::new("others");
     place.app(100, 0);
-    place.apply(&[place.release_object("my-app", &json!({}))]);
-    let _controller = place.controller();
-    place.release("my-app", "it is at rest", |s| s["phase"] == "Idle");
+    let (_controller, _) = place.adopted("Idle");
     // A second release for the same service.
     place.apply(&[place.release_object("twin", &json!({}))]);
     let twin = place.release("twin", "the younger stands aside", |s| s["message"].as_str().is_some_and(|m| m.contains("my-app")));
@@ -360,12 +353,4 @@ fn the_manifests_are_taken_by_the_server() {
     std::fs::write(&file, &out.stdout).expect("a file");
     let applied = place.kubectl(&["apply", "--validate=warn", "--dry-run=server", "-f", file.to_str().expect("a path")]);
     assert!(applied.contains("deployment"), "{applied}");
-}
-
-/// Now, as requests write it.
-fn jiff_now() -> String {
-    String::from_utf8(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output().expect("date runs").stdout)
-        .expect("text")
-        .trim()
-        .to_string()
 }

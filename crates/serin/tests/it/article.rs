@@ -1,6 +1,6 @@
 //! The article's six steps by hand, on a lab, with kubectl: as the README tells them.
 
-use crate::support::{Lab, alone, call, example, until};
+use crate::support::{Lab, alone, bind_to_mesh, call, example, until};
 
 fn apply(lab: &Lab, file: &str) {
     lab.kubectl(&["apply", "-f", example(file).to_str().expect("a path")]);
@@ -39,15 +39,7 @@ fn the_articles_six_steps_work_with_kubectl() {
     assert!(verdict["because"].as_str().is_some_and(|b| b.contains("my-gateway only")), "{verdict:#}");
 
     // The smallest mend, by hand.
-    lab.kubectl(&[
-        "patch",
-        "virtualservice",
-        "my-app",
-        "--type",
-        "json",
-        "-p",
-        r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#,
-    ]);
+    bind_to_mesh(&lab);
 
     // 4: verify with traffic.
     until("the split as set", || {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Lab, alone, example, said, until};
+use crate::support::{Lab, alone, article, example, said, until};
 
 fn json(lab: &Lab, args: &[&str]) -> Value {
     let out = lab.serin(args);
@@ -78,19 +78,7 @@ fn every_command_answers_a_person_and_a_machine() {
 fn a_person_sets_weights_freezes_promotes_and_rolls_back() {
     let _alone = alone();
     let lab = Lab::up(&["--controller"]);
-    lab.kubectl(&["apply", "-f", example("article").to_str().expect("a path")]);
-    lab.kubectl(&[
-        "patch",
-        "virtualservice",
-        "my-app",
-        "--type",
-        "json",
-        "-p",
-        r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#,
-    ]);
-    lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
-    lab.kubectl(&["rollout", "status", "deployment/my-app-v2", "--timeout=60s"]);
-    lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
+    article(&lab);
     lab.release("the split is found", |s| s["phase"] == "Paused");
     let shows = |weights: [(&str, i64); 2]| {
         until("the route's weights", || {

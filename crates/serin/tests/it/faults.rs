@@ -5,8 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Callers, Lab, SERIN, alone, call, example, said, tally, until};
-use crate::survival::article;
+use crate::support::{Callers, Lab, SERIN, alone, article, call, example, on_trial, said, tally, until};
 
 #[test]
 #[ignore = "needs envoy"]
@@ -87,11 +86,7 @@ fn an_edit_a_lost_rule_and_half_the_pods_are_survived_in_one_rollout() {
 fn a_release_deleted_in_the_middle_leaves_traffic_or_returns_it_as_its_policy_says() {
     let _alone = alone();
     let lab = Lab::up(&["--controller"]);
-    article(&lab);
-    lab.release("the split is found", |s| s["phase"] == "Paused");
-    let callers = Callers::start(&lab.callers(), 2);
-    assert_eq!(lab.serin(&["resume", "my-app"]).status.code(), Some(0));
-    lab.release("it goes on", |s| s["phase"] == "Progressing");
+    let callers = on_trial(&lab, 2);
     lab.kubectl(&["delete", "canaryrelease", "my-app"]);
     until(
         "the release is gone",

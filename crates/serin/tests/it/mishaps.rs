@@ -2,19 +2,14 @@
 
 use std::process::Command;
 
-use crate::support::{Callers, Lab, alone, descendants, example, tally, until};
-use crate::survival::article;
+use crate::support::{Lab, alone, descendants, example, on_trial, tally, until};
 
 #[test]
 #[ignore = "needs envoy and kubectl"]
 fn a_third_version_in_the_middle_ends_the_rollout_of_the_second_and_has_its_own() {
     let _alone = alone();
     let lab = Lab::up(&["--controller"]);
-    article(&lab);
-    lab.release("the split is found", |s| s["phase"] == "Paused");
-    let callers = Callers::start(&lab.callers(), 4);
-    assert_eq!(lab.serin(&["resume", "my-app"]).status.code(), Some(0));
-    lab.release("v2 is on trial", |s| s["phase"] == "Progressing");
+    let callers = on_trial(&lab, 4);
     let v2 = std::fs::read_to_string(example("article/my-app-v2.yaml")).expect("the article's file");
     lab.apply(&v2.replace("v2", "v3"));
     lab.release("v3 is on trial, and v2 has nothing", |s| s["canary"]["version"] == "v3");
@@ -37,11 +32,7 @@ fn a_third_version_in_the_middle_ends_the_rollout_of_the_second_and_has_its_own(
 fn an_envoy_that_dies_in_the_middle_is_nobodys_fault_and_the_rollout_ends() {
     let _alone = alone();
     let lab = Lab::up(&["--controller"]);
-    article(&lab);
-    lab.release("the split is found", |s| s["phase"] == "Paused");
-    let callers = Callers::start(&lab.callers(), 4);
-    assert_eq!(lab.serin(&["resume", "my-app"]).status.code(), Some(0));
-    lab.release("v2 has more than before", |s| s["phase"] == "Progressing");
+    let callers = on_trial(&lab, 4);
     let lab_process = u32::try_from(lab.info["pid"].as_u64().expect("a pid")).expect("a pid");
     let envoy = until("Envoy runs", || {
         let all = descendants(lab_process);

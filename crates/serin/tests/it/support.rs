@@ -141,13 +141,51 @@ impl Lab {
 
     /// Weights of the article's route, by subset.
     pub(crate) fn weights(&self) -> BTreeMap<String, i64> {
-        let vs = self.object("virtualservice", "my-app");
-        let destinations = vs["spec"]["http"][0]["route"].as_array().cloned().unwrap_or_default();
-        destinations
-            .iter()
-            .map(|d| (d["destination"]["subset"].as_str().unwrap_or_default().to_string(), d["weight"].as_i64().unwrap_or(0)))
-            .collect()
+        weights_of(&self.object("virtualservice", "my-app"))
     }
+}
+
+/// Weights of a VirtualService's first route, by subset.
+pub(crate) fn weights_of(route: &Value) -> BTreeMap<String, i64> {
+    let destinations = route["spec"]["http"][0]["route"].as_array().into_iter().flatten();
+    destinations.map(|d| (d["destination"]["subset"].as_str().unwrap_or_default().to_string(), d["weight"].as_i64().unwrap_or(0))).collect()
+}
+
+/// The smallest mend of the article's route: callers inside the mesh are among those that it is for.
+pub(crate) fn bind_to_mesh(lab: &Lab) {
+    lab.kubectl(&[
+        "patch",
+        "virtualservice",
+        "my-app",
+        "--type",
+        "json",
+        "-p",
+        r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#,
+    ]);
+}
+
+/// The article's objects, mended, and the demo's release; `controller` runs or does not.
+pub(crate) fn article(lab: &Lab) {
+    for file in
+        ["article/my-app-v1.yaml", "article/my-app-v2.yaml", "article/my-app-destination-rule.yaml", "article/my-app-virtual-service.yaml"]
+    {
+        lab.kubectl(&["apply", "-f", example(file).to_str().expect("a path")]);
+    }
+    bind_to_mesh(lab);
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
+    lab.kubectl(&["rollout", "status", "deployment/my-app-v2", "--timeout=60s"]);
+    lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
+    until("the first answer", || if call(&lab.callers()).status == 200 { Ok(()) } else { Err(String::new()) });
+}
+
+/// The article's split found and on trial, with so many callers.
+pub(crate) fn on_trial(lab: &Lab, callers: usize) -> Callers {
+    article(lab);
+    lab.release("the split is found", |s| s["phase"] == "Paused");
+    let callers = Callers::start(&lab.callers(), callers);
+    assert_eq!(lab.serin(&["resume", "my-app"]).status.code(), Some(0));
+    lab.release("it goes on", |s| s["phase"] == "Progressing");
+    callers
 }
 
 impl Drop for Lab {

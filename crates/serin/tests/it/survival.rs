@@ -3,29 +3,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Callers, Lab, alone, call, example, tally, until};
+use serin_core::stats::random::Random;
 
-/// The article's objects, mended, and the demo's release; `controller` runs or does not.
-pub(crate) fn article(lab: &Lab) {
-    for file in
-        ["article/my-app-v1.yaml", "article/my-app-v2.yaml", "article/my-app-destination-rule.yaml", "article/my-app-virtual-service.yaml"]
-    {
-        lab.kubectl(&["apply", "-f", example(file).to_str().expect("a path")]);
-    }
-    lab.kubectl(&[
-        "patch",
-        "virtualservice",
-        "my-app",
-        "--type",
-        "json",
-        "-p",
-        r#"[{"op":"add","path":"/spec/gateways/-","value":"mesh"}]"#,
-    ]);
-    lab.kubectl(&["rollout", "status", "deployment/my-app-v1", "--timeout=60s"]);
-    lab.kubectl(&["rollout", "status", "deployment/my-app-v2", "--timeout=60s"]);
-    lab.kubectl(&["apply", "-f", example("demo/canary-release.yaml").to_str().expect("a path")]);
-    until("the first answer", || if call(&lab.callers()).status == 200 { Ok(()) } else { Err(String::new()) });
-}
+use crate::support::{Callers, Lab, alone, article, call, example, tally, until};
 
 #[test]
 #[ignore = "needs envoy and kubectl"]
@@ -91,15 +71,6 @@ fn an_abort_that_would_be_the_outage_wants_force() {
     assert_eq!(lab.weights()["v2"], 0);
 }
 
-/// SplitMix64: moments from a printed seed.
-fn draw(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[test]
 #[ignore = "needs envoy and kubectl"]
 fn a_controller_killed_at_twenty_moments_comes_to_the_same_end() {
@@ -109,13 +80,13 @@ fn a_controller_killed_at_twenty_moments_comes_to_the_same_end() {
     let lab = Lab::up(&[]);
     article(&lab);
     let callers = Callers::start(&lab.callers(), 4);
-    let mut draws: u64 = seed;
+    let mut draws = Random::new(seed);
     let mut controller = lab.spawn(&["controller"]);
     lab.release("the split is found", |s| s["phase"] == "Paused");
     let out = lab.serin(&["resume", "my-app"]);
     assert_eq!(out.status.code(), Some(0), "{}", crate::support::said(&out));
     for _ in 0..20 {
-        std::thread::sleep(Duration::from_millis(50 + draw(&mut draws) % 950));
+        std::thread::sleep(Duration::from_secs_f64(0.05 + 0.95 * draws.unit()));
         controller.kill();
         controller = lab.spawn(&["controller"]);
     }
