@@ -141,6 +141,7 @@ impl Container {
                 return self.never_started();
             }
             let mut changed = false;
+            let before = self.kubelet.store.version();
             let end = match self.start().await {
                 Ok(mut running) => {
                     let stop = self.watch(&mut running).await;
@@ -151,7 +152,7 @@ impl Container {
                     let about_pod = self.pod();
                     self.warn(&about_pod, "Failed", &format!("Error: {message}"));
                     self.states.set(self.slot, |s| s.state = State::Waiting { reason: reason.into(), message });
-                    self.until_configured().await;
+                    self.until_configured(before).await;
                     continue;
                 }
                 Err(Refused::Start(message)) => {
@@ -245,10 +246,11 @@ impl Container {
         false
     }
 
-    /// Waits for something that may mend a configuration: any change of a ConfigMap, a Secret or the pod.
-    async fn until_configured(&mut self) {
+    /// Waits for something that may mend a configuration: any change of a ConfigMap, a Secret or the pod after version `seen` of the
+    /// store, which was read before the configuration was: what came in between must not be waited for.
+    async fn until_configured(&mut self, seen: u64) {
         let place = namespace(&self.pod()).to_owned();
-        let watch = self.kubelet.store.watch(None, Some(&place), None);
+        let watch = self.kubelet.store.watch(None, Some(&place), Some(seen));
         let changed = async {
             let Ok(mut watch) = watch else { return };
             while let Ok(event) = watch.next().await {

@@ -404,6 +404,34 @@ async fn what_is_missing_is_waited_for() {
     lab.end().await;
 }
 
+/// What was missing comes in the very moment in which its absence is being told: the pod must not wait for a second change.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_while_its_absence_is_told_is_not_overlooked() {
+    const PODS: usize = 60;
+    let lab = Lab::start(false, &[]);
+    let store = lab.store.clone();
+    let mut changes = store.watch(Some(serin_lab::store::Resource::new("", "pods")), None, None).unwrap();
+    let giver = tokio::spawn(async move {
+        let mut given = std::collections::BTreeSet::new();
+        while given.len() < PODS {
+            let pod = changes.next().await.unwrap().object;
+            let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+            if waiting(&pod) == "CreateContainerConfigError" && given.insert(name.clone()) {
+                store.create(&Key::namespaced("", "secrets", "default", &name), json!({"data": {"seed": "Nw=="}})).unwrap();
+            }
+        }
+    });
+    for i in 0..PODS {
+        let name = format!("p{i}");
+        let from = json!({"name": "SEED", "valueFrom": {"secretKeyRef": {"name": name, "key": "seed"}}});
+        // One after the other, so that no secret but its own can wake a pod.
+        let key = lab.pod(&name, json!({"containers": [{"name": "app", "image": "x:v1", "env": [from]}]}));
+        lab.until_pod(&key, "ready", is_ready).await;
+    }
+    giver.await.unwrap();
+    lab.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_of_manifests_run_only_when_allowed() {
     let job = json!({"spec": {"completions": 2, "parallelism": 2, "template": {"spec": {"restartPolicy": "Never", "containers": [
