@@ -13,6 +13,7 @@ use serin_core::action::{Action, Guard};
 use serin_core::observe::{
     ArmCounts, Observation, Obstacle, Reading, Request, RequestAction, Route, Rules, SourceProblem, Split, Traffic, Workload,
 };
+use serin_core::simulate::{ISTIO_EDGES, Latency};
 use serin_core::units::{ObjectName, Timestamp, VersionName, Weight};
 
 /// One file of this folder.
@@ -78,6 +79,8 @@ pub(crate) struct Version {
     pub(crate) errors: Option<String>,
     /// Share of requests slower than any edge.
     pub(crate) slow: Option<String>,
+    /// Median of the others in milliseconds; log-normal. Absent: they take no time.
+    pub(crate) latency: Option<f64>,
     /// Changes the pod template.
     pub(crate) template: Option<String>,
     /// Who else sets the replicas.
@@ -111,6 +114,8 @@ pub(crate) struct Change {
     pub(crate) age: f64,
     /// `down`, `stale`, `missing`, `ok`.
     pub(crate) source: Option<String>,
+    /// What the plan's queries answer from now on: a number, or `none`.
+    pub(crate) answer: Option<String>,
     /// Requests per second from now on.
     pub(crate) rate: Option<f64>,
     /// Fields of the spec that change.
@@ -159,6 +164,8 @@ pub(crate) struct Deployment {
     pub(crate) errors: f64,
     /// Share of slow requests.
     pub(crate) slow: f64,
+    /// How long the others take.
+    pub(crate) latency: Option<Latency>,
     /// Hash of the template.
     pub(crate) hash: String,
     /// When it appeared.
@@ -211,6 +218,7 @@ pub(crate) struct World {
     pub(crate) obstacle: Option<String>,
     /// The source's trouble.
     pub(crate) source: Option<SourceProblem>,
+    answer: Option<f64>,
     no_subsets: Option<String>,
     rate: f64,
     no_cluster: Option<f64>,
@@ -243,6 +251,7 @@ impl World {
             freeze: None,
             obstacle: None,
             source: None,
+            answer: None,
             no_subsets: story.no_subsets.clone(),
             rate: story.rate,
             no_cluster: None,
@@ -276,6 +285,7 @@ impl World {
             ready_before: 0,
             errors: 0.0,
             slow: 0.0,
+            latency: None,
             hash: "a".into(),
             created: now,
             scaled_by: None,
@@ -289,6 +299,7 @@ impl World {
         d.ready_limit = v.ready.unwrap_or(d.ready_limit);
         d.errors = share(v.errors.as_ref()).unwrap_or(d.errors);
         d.slow = share(v.slow.as_ref()).unwrap_or(d.slow);
+        d.latency = v.latency.map(|median_ms| Latency { median_ms, sigma: 0.5 }).or(d.latency);
         d.hash = v.template.clone().unwrap_or_else(|| d.hash.clone());
         d.scaled_by = v.scaled_by.clone().or_else(|| d.scaled_by.clone());
     }
@@ -326,7 +337,7 @@ impl World {
                 self.uh_total += n;
                 continue;
             };
-            let slow = d.slow;
+            let (slow, latency) = (d.slow, d.latency);
             if self.no_cluster.is_some() && from < self.no_cluster_until && *version != "v1" {
                 self.nc_total += n;
                 continue;
@@ -334,9 +345,11 @@ impl World {
             let sum = self.totals.entry(version.clone()).or_default();
             sum.n += n;
             sum.errors += n * d.errors;
-            match sum.slower.first_mut() {
-                Some((_, x)) => *x += n * slow,
-                None => sum.slower.push((0.0, n * slow)),
+            if sum.slower.is_empty() {
+                sum.slower = ISTIO_EDGES.map(|edge| (edge, 0.0)).to_vec();
+            }
+            for (edge, x) in &mut sum.slower {
+                *x += n * (slow + (1.0 - slow) * latency.map_or(0.0, |l| l.slower_than(*edge, 1.0, 0.0)));
             }
         }
     }
@@ -388,6 +401,9 @@ impl World {
             Some("stale") => self.source = Some(SourceProblem::Stale { age_s: 90 }),
             Some("missing") => self.source = Some(SourceProblem::Missing { what: "no istio_requests_total".into() }),
             Some(other) => panic!("no such source: {other}"),
+        }
+        if let Some(answer) = &change.answer {
+            self.answer = answer.parse().ok();
         }
         self.rate = change.rate.unwrap_or(self.rate);
         self.no_cluster = change.no_cluster.or(self.no_cluster);
@@ -523,8 +539,8 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// One reading for two arms, with the plan's edges.
-    pub(crate) fn poll(&mut self, world: &World, stable: &str, canary: &str, edges: &[f64]) -> Traffic {
+    /// One reading for two arms, with these edges and answers to so many queries.
+    pub(crate) fn poll(&mut self, world: &World, stable: &str, canary: &str, edges: &[f64], queries: usize) -> Traffic {
         if let Some(problem) = &world.source {
             return Traffic::Problem(problem.clone());
         }
@@ -532,11 +548,11 @@ impl Source {
         let (from, totals, nc, uh) = before.unwrap_or_else(|| (world.now, world.totals.clone(), world.nc_total, world.uh_total));
         let arm = |v: &str| {
             let (new, old) = (world.counters(v), totals.get(v).cloned().unwrap_or_default());
-            let slow = |c: &ArmCounts| c.slower.first().map_or(0.0, |(_, x)| *x);
+            let slow = |c: &ArmCounts, edge: f64| if c.n > 0.0 { c.slower_than(edge).expect("one of Istio's edges") } else { 0.0 };
             ArmCounts {
                 n: new.n - old.n,
                 errors: new.errors - old.errors,
-                slower: edges.iter().map(|e| (*e, slow(&new) - slow(&old))).collect(),
+                slower: edges.iter().map(|e| (*e, slow(&new, *e) - slow(&old, *e))).collect(),
             }
         };
         Traffic::Read(Reading {
@@ -547,6 +563,7 @@ impl Source {
             history: Vec::new(),
             no_healthy_upstream: world.uh_total - uh,
             no_cluster: world.nc_total - nc,
+            answers: vec![world.answer; queries],
         })
     }
 }

@@ -5,16 +5,18 @@
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
-use serin_core::plan::{Bad, Mode, OnInconclusive, OnNoTraffic, Plan, PlanSpec, Problem, Scaling, Step, SubsetHome, Trigger};
-use serin_core::stats::Test;
+use serin_core::plan::{
+    Asked, Mode, OnInconclusive, OnNoTraffic, Plan, PlanSpec, Problem, Quantile, QueryLimit, Question, Scaling, Step, SubsetHome, Trigger,
+};
+use serin_core::stats::{NumberLimit, Test};
 use serin_core::units::{VersionName, Weight};
 use std::time::Duration;
 
 use crate::spec::{
-    CanaryReleaseSpec, CanaryScalingSpec, DestinationRuleSpec, MetricSpec, ModeSpec, OnInconclusiveSpec, OnNoTrafficSpec, StepSpec,
-    TriggerSpec,
+    CanaryReleaseSpec, CanaryScalingSpec, DestinationRuleSpec, MetricSpec, ModeSpec, OnInconclusiveSpec, OnNoTrafficSpec, PromqlSpec,
+    StepSpec, TriggerSpec,
 };
-use crate::values;
+use crate::{template, values};
 
 /// What absent fields mean. The schema shows the same values.
 pub mod defaults {
@@ -89,6 +91,20 @@ pub fn version_label(spec: &CanaryReleaseSpec) -> &str {
 /// The name by which `spec.analysis.source` asks for Istio's proxies themselves.
 pub const PROXIES: &str = "Proxies";
 
+/// Latency's `warmup`: caches, pools and just-in-time compilers make a pod's first seconds its slowest. Where the source is read more often
+/// than every ten seconds it is three readings.
+const WARMUP: Duration = Duration::from_secs(30);
+/// `latency.mayGrow`.
+const MAY_GROW: &str = "20%";
+/// `promql.failureLimit`.
+const FAILURE_LIMIT: u32 = 3;
+
+/// What a metric of the spec becomes.
+enum Kind {
+    Tested(Asked),
+    Limited(QueryLimit),
+}
+
 struct Problems(Vec<Problem>);
 
 impl Problems {
@@ -112,13 +128,6 @@ impl Problems {
         if let Some(scaling) = &spec.scaling {
             not_yet("spec.scaling.retireAfter", &scaling.retire_after);
         }
-        for (i, metric) in spec.analysis.iter().flat_map(|a| a.metrics.iter().flatten()).enumerate() {
-            not_yet(&format!("spec.analysis.metrics[{i}].promql"), &metric.promql);
-            if let Some(latency) = &metric.latency {
-                not_yet(&format!("spec.analysis.metrics[{i}].latency.quantile"), &latency.quantile);
-                not_yet(&format!("spec.analysis.metrics[{i}].latency.mayGrow"), &latency.may_grow);
-            }
-        }
     }
 
     fn read(&mut self, spec: &CanaryReleaseSpec) -> PlanSpec {
@@ -136,6 +145,22 @@ impl Problems {
         let confidence = analysis.confidence.as_deref().unwrap_or(defaults::CONFIDENCE);
         let steps = spec.steps.clone().unwrap_or_else(defaults::steps);
         let metrics = analysis.metrics.clone().unwrap_or_else(defaults::metrics);
+        let interval = self.duration("spec.analysis.interval", analysis.interval.as_deref(), defaults::INTERVAL);
+        let (mut asked, mut limits) = (Vec::new(), Vec::new());
+        for (i, metric) in metrics.iter().enumerate() {
+            match self.metric(i, metric, interval) {
+                Some(Kind::Tested(metric)) => asked.push(metric),
+                Some(Kind::Limited(limit)) => limits.push(limit),
+                None => {}
+            }
+        }
+        // A query tells of harm as well, so a plan may do without the others; the error rate is never left unasked.
+        if asked.is_empty() && !limits.is_empty() {
+            self.add(
+                "spec.analysis.metrics",
+                "only queries with limits, and none that is a test: add {name: errors, errorRate: {margin: 0.5%}}",
+            );
+        }
         PlanSpec {
             desired,
             trigger: match spec.trigger {
@@ -157,7 +182,7 @@ impl Problems {
             },
             steps: steps.iter().enumerate().filter_map(|(i, step)| self.step(i, step)).collect(),
             bake: self.duration("spec.promotion.bake", promotion.bake.as_deref(), defaults::BAKE),
-            interval: self.duration("spec.analysis.interval", analysis.interval.as_deref(), defaults::INTERVAL),
+            interval,
             confidence: self.value("spec.analysis.confidence", values::percent(confidence)).unwrap_or(0.95),
             on_inconclusive: match analysis.on_inconclusive {
                 None | Some(OnInconclusiveSpec::Hold) => OnInconclusive::Hold,
@@ -168,7 +193,8 @@ impl Problems {
                 None | Some(OnNoTrafficSpec::Hold) => OnNoTraffic::Hold,
                 Some(OnNoTrafficSpec::Proceed) => OnNoTraffic::Proceed,
             },
-            metrics: metrics.iter().enumerate().filter_map(|(i, metric)| self.metric(i, metric)).collect(),
+            metrics: asked,
+            limits,
         }
     }
 
@@ -188,11 +214,12 @@ impl Problems {
                 let weight = self.weight(&format!("{path}.weight"), weight);
                 let hold = self.duration(&format!("{path}.hold"), step.hold.as_deref(), defaults::HOLD);
                 let max_wait = step.max_wait.as_deref().map(|text| self.duration(&format!("{path}.maxWait"), Some(text), ""));
-                weight.map(|weight| Step::Weight { weight, hold, confirm: step.confirm.unwrap_or(false), max_wait })
+                let (confirm, graded) = (step.confirm.unwrap_or(false), step.graded.unwrap_or(false));
+                weight.map(|weight| Step::Weight { weight, hold, confirm, graded, max_wait })
             }
             (None, Some(pause)) => {
-                if step.hold.is_some() || step.confirm.is_some() || step.max_wait.is_some() {
-                    self.add(&path, "hold, confirm and maxWait belong to a step with a weight; a pause takes {for: 1h}");
+                if step.hold.is_some() || step.confirm.is_some() || step.graded.is_some() || step.max_wait.is_some() {
+                    self.add(&path, "hold, confirm, graded and maxWait belong to a step with a weight; a pause takes {for: 1h}");
                 }
                 let time = pause.time.as_deref().map(|text| self.duration(&format!("{path}.pause.for"), Some(text), ""));
                 Some(Step::Pause { time })
@@ -212,17 +239,28 @@ impl Problems {
         self.value(path, Weight::parse(&text))
     }
 
-    fn metric(&mut self, i: usize, metric: &MetricSpec) -> Option<(String, Bad, Test)> {
+    fn metric(&mut self, i: usize, metric: &MetricSpec, interval: Duration) -> Option<Kind> {
         let path = format!("spec.analysis.metrics[{i}]");
         if metric.name.is_empty() {
             self.add(&format!("{path}.name"), "empty: each metric needs a name");
         }
         let kinds = [metric.error_rate.is_some(), metric.latency.is_some(), metric.promql.is_some()];
         if kinds.iter().filter(|k| **k).count() != 1 {
-            self.add(&path, "a metric is exactly one of errorRate, latency");
+            self.add(&path, "a metric is exactly one of errorRate, latency, promql");
             return None;
         }
-        let (bad, test) = if let Some(errors) = &metric.error_rate {
+        if let Some(promql) = &metric.promql {
+            if metric.warmup.is_some() {
+                self.add(&format!("{path}.warmup"), "a query has none: it is asked for one number, and not for requests");
+            }
+            return self.promql(&format!("{path}.promql"), &metric.name, promql).map(Kind::Limited);
+        }
+        let warmup = match (&metric.warmup, &metric.latency) {
+            (Some(text), _) => self.duration(&format!("{path}.warmup"), Some(text), ""),
+            (None, Some(_)) => WARMUP.min(interval * 3),
+            (None, None) => Duration::ZERO,
+        };
+        let question = if let Some(errors) = &metric.error_rate {
             let path = format!("{path}.errorRate");
             let test = match (&errors.margin, &errors.max) {
                 (Some(_), Some(_)) => {
@@ -235,25 +273,71 @@ impl Problems {
                 (None, Some(max)) => self.limit(&format!("{path}.max"), max),
                 (Some(margin), None) => self.compare(&path, margin, errors.ratio.as_deref()),
             };
-            (Bad::Errors, test?)
+            Question::Errors(test?)
         } else if let Some(latency) = &metric.latency {
-            if latency.quantile.is_some() || latency.may_grow.is_some() {
-                return None;
-            }
             let path = format!("{path}.latency");
+            if let Some(q) = &latency.quantile {
+                if latency.slower_than.is_some() || latency.margin.is_some() {
+                    self.add(&path, "either a quantile that may grow, or slowerThan with its margin: write two metrics for both");
+                }
+                let q = self.value(&format!("{path}.quantile"), values::number(q))?;
+                let grow = latency.may_grow.as_deref().unwrap_or(MAY_GROW);
+                let may_grow = self.value(&format!("{path}.mayGrow"), values::growth(grow))?;
+                if !(0.01..=0.9999).contains(&q) {
+                    return self.refuse(&format!("{path}.quantile"), "outside 0.01 to 0.9999: write it as 0.99");
+                }
+                if may_grow <= 0.0 {
+                    return self.refuse(&format!("{path}.mayGrow"), "0%: no number of requests can show that nothing grew by nothing");
+                }
+                let strict = latency.strict.unwrap_or(false);
+                let question = Question::Quantile(Quantile { q, may_grow, strict });
+                return Some(Kind::Tested(Asked { name: metric.name.clone(), question, warmup }));
+            }
+            for (field, there) in [("mayGrow", latency.may_grow.is_some()), ("strict", latency.strict.is_some())] {
+                if there {
+                    self.add(&format!("{path}.{field}"), "belongs to a quantile: write {quantile: \"0.99\", mayGrow: 20%}");
+                }
+            }
             let (Some(edge), Some(margin)) = (&latency.slower_than, &latency.margin) else {
-                return self.refuse(&path, "write both slowerThan and margin, as {slowerThan: 500ms, margin: 1%}");
+                return self.refuse(
+                    &path,
+                    "write both slowerThan and margin, as {slowerThan: 500ms, margin: 1%}, or a quantile, as {quantile: \"0.99\", mayGrow: 20%}",
+                );
             };
             let edge_path = format!("{path}.slowerThan");
             let edge = self.value(&edge_path, values::duration(edge))?;
             if edge.is_zero() {
                 self.add(&edge_path, "0: every request is slower than nothing; write a bucket edge, as 500ms");
             }
-            (Bad::SlowerThan { edge_ms: edge.as_secs_f64() * 1000.0 }, self.compare(&path, margin, None)?)
+            Question::SlowerThan(edge.as_secs_f64() * 1000.0, self.compare(&path, margin, None)?)
         } else {
             return None;
         };
-        Some((metric.name.clone(), bad, test))
+        Some(Kind::Tested(Asked { name: metric.name.clone(), question, warmup }))
+    }
+
+    fn promql(&mut self, path: &str, name: &str, promql: &PromqlSpec) -> Option<QueryLimit> {
+        if promql.query.trim().is_empty() {
+            self.add(&format!("{path}.query"), "empty: write a query whose answer is one number");
+        }
+        if let Err(what) = template::check(&promql.query) {
+            self.add(&format!("{path}.query"), what);
+        }
+        let mut bound = |field: &str, text: &Option<String>| {
+            text.as_deref().and_then(|text| self.value(&format!("{path}.{field}"), values::number(text)))
+        };
+        let (min, max) = (bound("min", &promql.min), bound("max", &promql.max));
+        if promql.min.is_none() && promql.max.is_none() {
+            return self.refuse(path, "no limit: write min or max, as max: \"100\"");
+        }
+        if min.zip(max).is_some_and(|(min, max)| min > max) {
+            return self.refuse(path, "min is above max, so no answer would be good");
+        }
+        let in_a_row = promql.failure_limit.unwrap_or(FAILURE_LIMIT);
+        if in_a_row == 0 {
+            return self.refuse(&format!("{path}.failureLimit"), "0: at least one bad answer is needed to take a canary back");
+        }
+        Some(QueryLimit { name: name.to_owned(), query: promql.query.clone(), limit: NumberLimit { min, max, in_a_row } })
     }
 
     fn refuse<T>(&mut self, path: &str, what: &str) -> Option<T> {
@@ -289,6 +373,7 @@ impl Problems {
 mod tests {
     use super::*;
     use serde_json::json;
+    use serin_core::plan::{Bad, Side};
 
     fn spec(value: Value) -> CanaryReleaseSpec {
         serde_json::from_value(value).expect("a spec")
@@ -334,6 +419,7 @@ mod tests {
                 weight: Weight::from_parts(500).expect("a weight"),
                 hold: Duration::from_millis(500),
                 confirm: false,
+                graded: false,
                 max_wait: None
             }
         );
@@ -349,7 +435,6 @@ mod tests {
             "service": "my-app",
             "traffic": {"match": [{}], "mirror": "10%", "destinations": {}}, "scaling": {"retireAfter": "24h"},
             "hooks": [], "notify": [],
-            "analysis": {"source": "main", "metrics": [{"name": "p", "promql": {}}, {"name": "q", "latency": {"quantile": "0.99", "mayGrow": "20%"}}]},
         }));
         for path in [
             "spec.traffic.match",
@@ -358,12 +443,69 @@ mod tests {
             "spec.scaling.retireAfter",
             "spec.hooks",
             "spec.notify",
-            "spec.analysis.metrics[0].promql",
-            "spec.analysis.metrics[1].latency.quantile",
-            "spec.analysis.metrics[1].latency.mayGrow",
         ] {
             let start = format!("{path}: not supported yet: {path}");
             assert_eq!(found.iter().filter(|p| p.starts_with(&start)).count(), 1, "{path} in {found:#?}");
+        }
+    }
+
+    #[test]
+    fn quantiles_queries_and_graded_steps_reach_the_plan() {
+        let plan = plan_of(&spec(json!({
+            "service": "my-app",
+            "steps": [{"weight": 1, "confirm": true, "graded": true, "maxWait": "30m"}, {"weight": 50, "confirm": true}],
+            "analysis": {"metrics": [
+                {"name": "errors", "errorRate": {"margin": "0.5%"}},
+                {"name": "p99", "latency": {"quantile": "0.99", "mayGrow": "150%"}, "warmup": "1m"},
+                {"name": "orders", "promql": {"query": "sum(orders{w=\"{{ canary.workload }}\"})", "min": "10"}},
+            ]},
+        })))
+        .expect("a plan");
+        let names: Vec<&str> = plan.metrics().iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["errors", "p99-lower", "p99-upper"]);
+        assert_eq!(plan.tests().iter().map(|t| t.weight).collect::<Vec<_>>(), [0.5, 0.25, 0.25]);
+        let asked = Quantile { q: 0.99, may_grow: 1.5, strict: false };
+        assert_eq!(plan.metrics()[1].bad, Bad::Quantile { asked, side: Side::Lower });
+        assert_eq!((plan.metrics()[0].warmup, plan.metrics()[2].warmup), (Duration::ZERO, Duration::from_secs(60)));
+        assert_eq!(plan.spec().limits[0].limit, NumberLimit { min: Some(10.0), max: None, in_a_row: 3 });
+        assert!(matches!(plan.step(0), Some(Step::Weight { graded: true, .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_said() {
+        let metrics = |metric: Value| {
+            problems(json!({"service": "a", "analysis": {"metrics": [{"name": "errors", "errorRate": {"margin": "1%"}}, metric]}}))
+        };
+        for (metric, start) in [
+            (json!({"name": "m", "latency": {"quantile": "99"}}), "spec.analysis.metrics[1].latency.quantile: outside 0.01 to 0.9999"),
+            (json!({"name": "m", "latency": {"quantile": "0.9", "margin": "1%"}}), "spec.analysis.metrics[1].latency: either a quantile"),
+            (json!({"name": "m", "latency": {"quantile": "0.9", "mayGrow": "0%"}}), "spec.analysis.metrics[1].latency.mayGrow: 0%"),
+            (
+                json!({"name": "m", "latency": {"quantile": "0.9", "strict": true}}),
+                "spec.analysis.metrics[1].latency.strict: a strict claim",
+            ),
+            (json!({"name": "m", "latency": {"mayGrow": "20%"}}), "spec.analysis.metrics[1].latency.mayGrow: belongs to a quantile"),
+            (json!({"name": "m", "promql": {"query": "up"}}), "spec.analysis.metrics[1].promql: no limit"),
+            (json!({"name": "m", "promql": {"query": "up", "min": "ten"}}), "spec.analysis.metrics[1].promql.min: "),
+            (json!({"name": "m", "promql": {"query": "up", "min": "2", "max": "1"}}), "spec.analysis.metrics[1].promql: min is above max"),
+            (json!({"name": "m", "promql": {"query": "", "min": "2"}}), "spec.analysis.metrics[1].promql.query: empty"),
+            (json!({"name": "m", "promql": {"query": "x{a=\"{{ canary.pod }}\"}", "min": "2"}}), "spec.analysis.metrics[1].promql.query: "),
+            (json!({"name": "errors", "promql": {"query": "up", "min": "2"}}), "spec.analysis.metrics: two have one name"),
+        ] {
+            let found = metrics(metric);
+            assert!(found.iter().any(|p| p.starts_with(start)), "{start} in {found:#?}");
+        }
+        let steps = |steps: Value| problems(json!({"service": "a", "steps": steps}));
+        for (wrong, start) in [
+            (json!([{"weight": 1, "graded": true}, {"weight": 2, "confirm": true}]), "spec.steps[0].graded: a graded margin is for"),
+            (
+                json!([{"weight": 1, "confirm": true, "graded": true}, {"weight": 2, "confirm": true}]),
+                "spec.steps[0].graded: the margin is chosen",
+            ),
+            (json!([{"weight": 1, "confirm": true, "graded": true, "maxWait": "1h"}]), "spec.steps[0].graded: the last confirm step"),
+        ] {
+            let found = steps(wrong);
+            assert!(found.iter().any(|p| p.starts_with(start)), "{start} in {found:#?}");
         }
     }
 

@@ -13,6 +13,7 @@ pub mod request;
 pub mod schema;
 pub mod spec;
 pub mod status;
+pub mod template;
 pub mod values;
 
 pub use checkpoint::{CheckpointError, checkpoint, state_from, state_of};

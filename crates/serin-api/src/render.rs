@@ -185,7 +185,8 @@ fn weight_at_rest(seen: &Observation, version: &Version) -> WeightStatus {
 
 fn analysis(plan: &Plan, rollout: &Rollout) -> AnalysisStatus {
     let settings = plan.settings();
-    let harm = rollout.analysis.harm(plan.tests(), &settings);
+    let tests = rollout.tests(plan);
+    let harm = rollout.analysis.harm(&tests, &settings);
     let confirm = matches!(plan.step(rollout.step), Some(Step::Weight { confirm: true, .. }));
     let metric = |(i, m): (usize, &serin_core::plan::Metric)| {
         let fitness = rollout.analysis.fitness(i, &settings);
@@ -200,7 +201,7 @@ fn analysis(plan: &Plan, rollout: &Rollout) -> AnalysisStatus {
             (c.n > 0.0).then(|| [low, high].map(|e| percent(e).replace(' ', "")))
         };
         let more = if confirm {
-            rollout.analysis.requests_needed(i, plan.tests(), &settings, rollout.weight.share.fraction())
+            rollout.analysis.requests_needed(i, &tests, &settings, rollout.weight.share.fraction())
         } else if fitness.gross_excluded {
             None
         } else {
@@ -216,7 +217,8 @@ fn analysis(plan: &Plan, rollout: &Rollout) -> AnalysisStatus {
             more_requests: more.map(|n| whole(n.ceil())),
         }
     };
-    AnalysisStatus { p_value: Some(format!("{:.3}", harm.p)), metrics: plan.metrics().iter().enumerate().map(metric).collect() }
+    let asking = plan.metrics().iter().enumerate().filter(|(_, m)| rollout.asks(plan, m));
+    AnalysisStatus { p_value: Some(format!("{:.3}", harm.p)), metrics: asking.map(metric).collect() }
 }
 
 fn handled(h: &serin_core::state::Handled) -> HandledStatus {

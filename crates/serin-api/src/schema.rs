@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::convert::defaults;
 use crate::names::{GROUP, KIND, PLURAL, POLICY_KIND, POLICY_PLURAL, VERSION};
-use crate::values::{DURATION_PATTERN, FACTOR_PATTERN, PERCENT_PATTERN, WEIGHT_PATTERN};
+use crate::values::{DURATION_PATTERN, FACTOR_PATTERN, GROWTH_PATTERN, NUMBER_PATTERN, PERCENT_PATTERN, WEIGHT_PATTERN};
 
 /// A definition, as Kubernetes has it.
 pub type Definition = CustomResourceDefinition;
@@ -354,6 +354,13 @@ fn steps() -> Value {
         ),
         ("hold", about("The least time at this weight. Absent: 1m.", duration())),
         ("confirm", about("Leave only once the canary is shown fit by every metric.", json!({"type": "boolean"}))),
+        (
+            "graded",
+            about(
+                "For a confirm step with maxWait, but not the last: a coarser margin may do, the smallest of 1, 2, 5, 10, 20 times the plan's (none above 5 points) that can be shown in that time.",
+                json!({"type": "boolean"}),
+            ),
+        ),
         ("maxWait", about("For a confirm step: after this long without an answer, analysis.onInconclusive applies.", duration())),
         (
             "pause",
@@ -371,14 +378,19 @@ fn steps() -> Value {
                 None,
             ),
             (
-                "!has(self.pause) || !(has(self.hold) || has(self.confirm) || has(self.maxWait))",
-                "hold, confirm and maxWait belong to a step with a weight; a pause takes {for: 1h}",
+                "!has(self.pause) || !(has(self.hold) || has(self.confirm) || has(self.graded) || has(self.maxWait))",
+                "hold, confirm, graded and maxWait belong to a step with a weight; a pause takes {for: 1h}",
                 None,
             ),
             (
                 "!has(self.weight) || string(self.weight).matches('^[0-9]{1,2}([.][0-9]{1,3})?%?$')",
                 "a weight is from 0 to 99 percent: at 100 there is nothing to compare with, and promotion sets it after the last step",
                 Some(".weight"),
+            ),
+            (
+                "!has(self.graded) || !self.graded || (has(self.confirm) && self.confirm && has(self.maxWait))",
+                "a graded margin is for what a confirm step asks, and is chosen to fit into its maxWait: add confirm: true and maxWait, or leave graded out",
+                Some(".graded"),
             ),
             (
                 "!has(self.maxWait) || (has(self.confirm) && self.confirm)",
@@ -430,36 +442,80 @@ fn analysis() -> Value {
     let latency = rules(
         &[
             (
-                "!has(self.quantile)",
-                "not supported yet: spec.analysis.metrics[].latency.quantile; write slowerThan and margin",
-                Some(".quantile"),
+                "has(self.quantile) || (has(self.slowerThan) && has(self.margin))",
+                "write both slowerThan and margin, as {slowerThan: 500ms, margin: 1%}, or a quantile, as {quantile: \"0.99\", mayGrow: 20%}",
+                None,
             ),
             (
-                "!has(self.mayGrow)",
-                "not supported yet: spec.analysis.metrics[].latency.mayGrow; write slowerThan and margin",
-                Some(".mayGrow"),
+                "!(has(self.quantile) && (has(self.slowerThan) || has(self.margin)))",
+                "either a quantile that may grow, or slowerThan with its margin: write two metrics for both",
+                None,
             ),
             (
-                "has(self.quantile) || has(self.mayGrow) || (has(self.slowerThan) && has(self.margin))",
-                "write both slowerThan and margin, as {slowerThan: 500ms, margin: 1%}",
+                "has(self.quantile) || !(has(self.mayGrow) || has(self.strict))",
+                "mayGrow and strict belong to a quantile: write {quantile: \"0.99\", mayGrow: 20%}",
                 None,
             ),
         ],
         object([
             ("slowerThan", about("A bucket edge of Istio's histogram: requests that took longer are slow.", duration())),
             ("margin", about("Points by which the canary's share of slow requests may exceed stable's.", percent())),
-            ("quantile", not_yet(string(16))),
-            ("mayGrow", not_yet(string(16))),
+            (
+                "quantile",
+                about(
+                    "From 0 to 1, as 0.99: edges and margins are chosen by stable's own latency before the rollout, or in its first readings.",
+                    json!({"type": "string", "maxLength": 8, "pattern": FACTOR_PATTERN}),
+                ),
+            ),
+            (
+                "mayGrow",
+                about(
+                    "By how much that quantile may grow. Absent: 20%.",
+                    json!({"type": "string", "maxLength": 10, "pattern": GROWTH_PATTERN}),
+                ),
+            ),
+            (
+                "strict",
+                about(
+                    "Only claims that need no interpolation between bucket edges: it can take a canary back, and never show it fit. Absent: false.",
+                    json!({"type": "boolean"}),
+                ),
+            ),
         ]),
+    );
+    let number = json!({"type": "string", "maxLength": 32, "pattern": NUMBER_PATTERN});
+    let promql = rules(
+        &[("has(self.min) || has(self.max)", "no limit: write min or max, as max: \"100\"", None)],
+        required(
+            &["query"],
+            object([
+                (
+                    "query",
+                    about(
+                        "A query of Prometheus whose answer is one number; {{ canary.workload }}, {{ stable.workload }}, {{ canary.version }}, {{ stable.version }}, {{ namespace }}, {{ service }}, {{ interval }} and {{ rollout }} are put in.",
+                        json!({"type": "string", "minLength": 1, "maxLength": 4096}),
+                    ),
+                ),
+                ("min", about("Answers below are bad.", number.clone())),
+                ("max", about("Answers above are bad.", number)),
+                (
+                    "failureLimit",
+                    about(
+                        "So many bad answers in a row take the canary back, and a step needs so many good ones. Absent: 3.",
+                        json!({"type": "integer", "minimum": 1, "maximum": 1000}),
+                    ),
+                ),
+            ]),
+        ),
     );
     let metric = rules(
         &[
-            ("!has(self.promql)", "not supported yet: spec.analysis.metrics[].promql", Some(".promql")),
             (
                 "[has(self.errorRate), has(self.latency), has(self.promql)].filter(x, x).size() == 1",
-                "a metric is exactly one of errorRate, latency",
+                "a metric is exactly one of errorRate, latency, promql",
                 None,
             ),
+            ("!(has(self.promql) && has(self.warmup))", "a query has no warmup: it is asked for one number, and not for requests", None),
         ],
         required(
             &["name"],
@@ -470,7 +526,14 @@ fn analysis() -> Value {
                     about("Share of requests that fail: HTTP 5xx, and gRPC statuses other than 0, as callers see them.", error_rate),
                 ),
                 ("latency", about("Share of requests that are slow.", latency)),
-                ("promql", not_yet(anything())),
+                ("promql", about("A number that a query answers, with a limit: no test, and no promise about errors.", promql)),
+                (
+                    "warmup",
+                    about(
+                        "Requests are left out this long after a new weight is seen. Absent: nothing for error rates; for latency 30s, or three intervals where these are shorter.",
+                        duration(),
+                    ),
+                ),
             ]),
         ),
     );

@@ -188,6 +188,9 @@ pub struct StepSpec {
     /// Leave only once the canary is shown fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm: Option<bool>,
+    /// For a confirm step with `maxWait`: a coarser margin may do, the smallest that can be shown in that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graded: Option<bool>,
     /// For a confirm step: after this long `onInconclusive` applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_wait: Option<String>,
@@ -268,9 +271,29 @@ pub struct MetricSpec {
     /// Share of requests that are slow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencySpec>,
-    /// Not supported yet.
+    /// A number that a query answers, with a limit: no test, and no promise about errors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub promql: Option<Value>,
+    pub promql: Option<PromqlSpec>,
+    /// Requests are left out this long after a new weight is seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<String>,
+}
+
+/// See `MetricSpec::promql`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromqlSpec {
+    /// The query, with `{{ canary.workload }}` and the like in it.
+    pub query: String,
+    /// Answers below are bad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<String>,
+    /// Answers above are bad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<String>,
+    /// Bad answers in a row that take the canary back, and good ones that a step needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_limit: Option<u32>,
 }
 
 /// See `MetricSpec::error_rate`: either compared with stable (`margin`, `ratio`), or a limit of its own (`max`).
@@ -297,10 +320,13 @@ pub struct LatencySpec {
     /// Points by which the canary's share of slow requests may exceed stable's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<String>,
-    /// Not supported yet.
+    /// From 0 to 1, as `0.99`: edges and margins are chosen by stable's own latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub quantile: Option<Value>,
-    /// Not supported yet.
+    pub quantile: Option<String>,
+    /// By how much that quantile may grow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub may_grow: Option<Value>,
+    pub may_grow: Option<String>,
+    /// Only claims that need no interpolation between bucket edges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
 }

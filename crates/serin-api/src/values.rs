@@ -11,6 +11,10 @@ pub const DURATION_PATTERN: &str = r"^(\d{1,6}h)?(\d{1,6}m)?(\d{1,6}(\.\d{1,3})?
 pub const PERCENT_PATTERN: &str = r"^(100(\.0{1,4})?|\d{1,2}(\.\d{1,4})?)%$";
 /// Pattern of a factor in the schema.
 pub const FACTOR_PATTERN: &str = r"^\d{1,3}(\.\d{1,4})?$";
+/// Pattern of a growth in the schema, which may be more than the whole.
+pub const GROWTH_PATTERN: &str = r"^\d{1,3}(\.\d{1,4})?%$";
+/// Pattern of a plain number in the schema.
+pub const NUMBER_PATTERN: &str = r"^[-+]?\d{1,18}(\.\d{1,9})?([eE][-+]?\d{1,2})?$";
 /// Pattern of a weight written as a string.
 pub const WEIGHT_PATTERN: &str = r"^(100(\.0{1,3})?|\d{1,2}(\.\d{1,3})?)%?$";
 
@@ -76,6 +80,27 @@ pub fn percent(text: &str) -> Result<f64, String> {
 /// A fragment that says what to write instead.
 pub fn factor(text: &str) -> Result<f64, String> {
     decimal(text, 4).ok_or_else(|| format!("{text:?} is no factor: write a plain number as a string, as \"1.5\""))
+}
+
+/// Reads how much something may grow, as `20%` or `150%`, as a fraction.
+///
+/// # Errors
+/// A fragment that says what to write instead.
+pub fn growth(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is no growth: write percent as a string, as \"20%\"");
+    let digits = text.strip_suffix('%').filter(|digits| decimal(digits, 4).is_some()).ok_or_else(wrong)?;
+    format!("{digits}e-2").parse().map_err(|_| wrong())
+}
+
+/// Reads a plain number, as `10`, `-0.5` or `1e6`.
+///
+/// # Errors
+/// A fragment that says what to write instead.
+pub fn number(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is no number: write it as a string, as \"10\" or \"0.5\"");
+    let plain = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+')) && text.ends_with(|c: char| c.is_ascii_digit());
+    let value: f64 = if plain { text.parse().map_err(|_| wrong())? } else { return Err(wrong()) };
+    if value.is_finite() { Ok(value) } else { Err(wrong()) }
 }
 
 fn decimal(text: &str, most_decimals: usize) -> Option<f64> {

@@ -12,7 +12,7 @@ use serin_api::{CanaryReleaseSpec, CanaryReleaseStatus, Rendering, invalid_statu
 use serin_core::action::{Action, Decision, Order, Severity};
 use serin_core::decide::decide;
 use serin_core::observe::{Request, RequestAction, Traffic};
-use serin_core::plan::{Bad, Mode, Plan, Problem};
+use serin_core::plan::{Mode, Plan, Problem};
 use serin_core::reason::Reason;
 use serin_core::route::ServiceName;
 use serin_core::state::{PauseCause, Phase, State};
@@ -337,17 +337,30 @@ fn query(looked: &Looked<'_>, decision: &Decision) -> Option<(ArmQuery, Duration
         version: v.name.clone(),
         workload: ObjectName { namespace: namespace.clone(), name: v.workload.clone() },
     };
-    let mut edges: Vec<f64> =
-        looked.plan.metrics().iter().filter_map(|m| if let Bad::SlowerThan { edge_ms } = m.bad { Some(edge_ms) } else { None }).collect();
-    edges.sort_by(f64::total_cmp);
-    edges.dedup();
+    let (edges, all_edges) = rollout.edges(looked.plan);
     let interval = looked.plan.spec().interval;
+    let value = |name: &str| match name {
+        "namespace" => namespace.clone(),
+        "service" => looked.release.service.clone(),
+        "canary.version" => rollout.canary.name.to_string(),
+        "canary.workload" => rollout.canary.workload.clone(),
+        "stable.version" => rollout.stable.name.to_string(),
+        "stable.workload" => rollout.stable.workload.clone(),
+        "interval" => serin_api::values::duration_string(interval),
+        "rollout" => rollout.uid.clone(),
+        _ => String::new(),
+    };
+    // The plan was checked: what cannot be filled in is as it was written.
+    let filled = |query: &str| serin_api::template::render(query, value).unwrap_or_else(|_| query.to_owned());
+    let limits = looked.plan.spec().limits.iter().map(|l| (l.name.clone(), filled(&l.query))).collect();
     let query = ArmQuery {
         rollout: rollout.uid.clone(),
         service: ServiceName::new(&looked.release.service, namespace),
         stable: arm(&rollout.stable),
         canary: arm(&rollout.canary),
         edges,
+        all_edges,
+        limits,
         interval,
         source: looked.source.clone(),
     };

@@ -51,7 +51,7 @@ fn measure(mut call: impl FnMut()) -> (f64, f64) {
 
 fn judged(metrics: usize) -> (Analysis, (f64, f64)) {
     let test = |i: usize| if i % 5 == 4 { Test::Limit { max: 0.05 } } else { Test::Compare { margin: 0.005, ratio: 1.0 } };
-    let tests: Vec<MetricTest> = (0..metrics).map(|i| MetricTest { test: test(i), weight: 1.0 / metrics as f64 }).collect();
+    let tests: Vec<MetricTest> = (0..metrics).map(|i| MetricTest::new(test(i), 1.0 / metrics as f64)).collect();
     let mut analysis = Analysis::new(&tests, &[]);
     analysis.start_step();
     let mut i = 0_u32;
@@ -86,7 +86,7 @@ fn main() -> std::io::Result<()> {
         black_box(interval::difference(black_box(&batch), 0.05));
     });
     writeln!(out, "interval of a difference, for display {us:>8.2} µs")?;
-    let tests = [MetricTest { test: Test::Compare { margin: 0.005, ratio: 1.0 }, weight: 1.0 }];
+    let tests = [MetricTest::new(Test::Compare { margin: 0.005, ratio: 1.0 }, 1.0)];
     let (analysis, _) = judged(1);
     let (us, _) = measure(|| {
         black_box(analysis.requests_needed(0, &tests, &SETTINGS, 0.1));

@@ -167,6 +167,8 @@ pub struct Reading {
     pub no_healthy_upstream: f64,
     /// Requests refused because the subset's cluster does not exist (Envoy's NC): their version is unknown.
     pub no_cluster: f64,
+    /// Answers to the plan's query limits, in its order; `None` where there was none.
+    pub answers: Vec<Option<f64>>,
 }
 
 /// Requests of one arm, as the callers saw them.
@@ -176,7 +178,7 @@ pub struct ArmCounts {
     pub n: f64,
     /// HTTP 5xx, and gRPC statuses other than 0.
     pub errors: f64,
-    /// Slower than an edge: (edge in milliseconds, requests). Edges as the plan's metrics ask for them.
+    /// Slower than an edge: (edge in milliseconds, requests). Edges as `Rollout::edges` asks for them.
     pub slower: Vec<(f64, f64)>,
 }
 

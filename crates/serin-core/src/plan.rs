@@ -5,10 +5,11 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::stats::{Bursts, MetricTest, Settings, Test};
+use crate::stats::{Bursts, MetricTest, NumberLimit, Settings, Test};
 use crate::units::{VersionName, Weight};
 
 /// Whether Serin acts, or only decides and records.
@@ -80,6 +81,9 @@ pub enum Step {
         hold: Duration,
         /// Leave only once the canary is shown fit by every metric.
         confirm: bool,
+        /// For a confirm step with a `max_wait`: fitness may be shown by a coarser margin, the smallest that the forecast of the step's start fits
+        /// into `max_wait` (specification, section 8). Never of the last confirm step.
+        graded: bool,
         /// For a confirm step: after this long without an answer `OnInconclusive` applies.
         max_wait: Option<Duration>,
     },
@@ -100,6 +104,66 @@ pub enum Bad {
         /// Milliseconds.
         edge_ms: f64,
     },
+    /// Slower than one of the two edges about a quantile of stable, which a rollout learns at its begin (specification, section 6).
+    Quantile {
+        /// What is asked of it.
+        asked: Quantile,
+        /// Which of the two.
+        side: Side,
+    },
+}
+
+/// "This quantile may grow by so much."
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantile {
+    /// From 0 to 1: 0.99.
+    pub q: f64,
+    /// By which part it may grow: 0.2 is a fifth.
+    pub may_grow: f64,
+    /// Only what needs no interpolation between edges: it can convict, and never acquit.
+    pub strict: bool,
+}
+
+/// Which of the two edges about a quantile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one below it.
+    Lower,
+    /// The one at or above it.
+    Upper,
+}
+
+/// What is asked of the traffic, as the owner says it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Question {
+    /// Share of requests that fail.
+    Errors(Test),
+    /// Share of requests slower than a bucket edge, in milliseconds.
+    SlowerThan(f64, Test),
+    /// See `Quantile`. It makes two metrics, `NAME-lower` and `NAME-upper`.
+    Quantile(Quantile),
+}
+
+/// One metric before the error budget is split.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// Its name.
+    pub name: String,
+    /// What is asked.
+    pub question: Question,
+    /// So long after a new weight is seen, requests are left out (specification, section 9).
+    pub warmup: Duration,
+}
+
+/// A query whose answer is one number of unknown distribution: a limit and not a test, outside the error budget (specification, section 7).
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryLimit {
+    /// Its name.
+    pub name: String,
+    /// PromQL, with `{{ canary.workload }}` and the like in it.
+    pub query: String,
+    /// What is allowed.
+    pub limit: NumberLimit,
 }
 
 /// One question asked of every batch.
@@ -109,8 +173,10 @@ pub struct Metric {
     pub name: String,
     /// What counts as bad.
     pub bad: Bad,
-    /// The test and its part of the error budget.
+    /// The test and its part of the error budget. Of a quantile it stands for nothing until a rollout has learnt it (`Rollout::tests`).
     pub test: MetricTest,
+    /// So long after a new weight is seen, requests are left out.
+    pub warmup: Duration,
 }
 
 /// The fields of a plan before they are checked together.
@@ -144,8 +210,10 @@ pub struct PlanSpec {
     pub on_inconclusive: OnInconclusive,
     /// See `OnNoTraffic`.
     pub on_no_traffic: OnNoTraffic,
-    /// Name, what is bad, and the test; weights of the error budget are given here by `Plan::new`.
-    pub metrics: Vec<(String, Bad, Test)>,
+    /// Weights of the error budget are given to these by `Plan::new`.
+    pub metrics: Vec<Asked>,
+    /// See `QueryLimit`.
+    pub limits: Vec<QueryLimit>,
 }
 
 /// A checked plan. Made by `Plan::new` only.
@@ -186,7 +254,7 @@ impl Plan {
         let mut highest = Weight::ZERO;
         for (i, step) in spec.steps.iter().enumerate() {
             match step {
-                Step::Weight { weight, confirm, max_wait, hold } => {
+                Step::Weight { weight, confirm, max_wait, hold, graded: _ } => {
                     if *weight >= Weight::ALL {
                         problem(
                             format!("spec.steps[{i}].weight"),
@@ -237,35 +305,64 @@ impl Plan {
             );
         }
         let confirms = spec.steps.iter().any(|s| matches!(s, Step::Weight { confirm: true, .. }));
-        for (i, (name, _, test)) in spec.metrics.iter().enumerate() {
-            if spec.metrics[..i].iter().any(|(other, ..)| other == name) {
-                problem(format!("spec.analysis.metrics[{i}].name"), "used twice: each metric needs a name of its own");
-            }
-            if confirms && !test.can_pass() {
-                problem(
+        for (i, asked) in spec.metrics.iter().enumerate() {
+            match &asked.question {
+                Question::Errors(test) | Question::SlowerThan(_, test) if confirms && !test.can_pass() => problem(
                     format!("spec.analysis.metrics[{i}].margin"),
                     "0: no number of requests can show that a canary is not worse by nothing; write a margin above 0, as 0.5%, or no confirm step",
-                );
+                ),
+                Question::Quantile(Quantile { strict: true, .. }) if confirms => problem(
+                    format!("spec.analysis.metrics[{i}].latency.strict"),
+                    "a strict claim can convict and never acquit, so no confirm step would ever be left: leave strict out, or confirm",
+                ),
+                Question::Errors(_) | Question::SlowerThan(..) | Question::Quantile(_) => {}
+            }
+        }
+        let last_confirm = spec.steps.iter().rposition(|s| matches!(s, Step::Weight { confirm: true, .. }));
+        for (i, step) in spec.steps.iter().enumerate() {
+            let Step::Weight { graded: true, confirm, max_wait, .. } = step else { continue };
+            let path = format!("spec.steps[{i}].graded");
+            match () {
+                () if !confirm => problem(path, "a graded margin is for what a confirm step asks: add confirm: true, or leave graded out"),
+                () if max_wait.is_none() => problem(path, "the margin is chosen to fit into the step's maxWait: add it, as maxWait: 1h"),
+                () if last_confirm == Some(i) => {
+                    problem(path, "the last confirm step has to ask for the margin itself, or nothing ever does: leave graded out here");
+                }
+                () => {}
+            }
+        }
+        let errors = spec.metrics.iter().filter(|m| matches!(m.question, Question::Errors(_))).count();
+        let others: usize = spec.metrics.iter().map(|m| bads(&m.question).len()).sum::<usize>() - errors;
+        // Section 5 of the specification: error rate one half, the rest shared equally.
+        let part = |bad: &Bad| match (bad, errors, others) {
+            (Bad::Errors, e, 0) => 1.0 / e as f64,
+            (Bad::Errors, e, _) => 0.5 / e as f64,
+            (Bad::SlowerThan { .. } | Bad::Quantile { .. }, 0, o) => 1.0 / o as f64,
+            (Bad::SlowerThan { .. } | Bad::Quantile { .. }, _, o) => 0.5 / o as f64,
+        };
+        let mut metrics: Vec<Metric> = Vec::new();
+        for (i, asked) in spec.metrics.iter().enumerate() {
+            for (bad, test) in bads(&asked.question) {
+                let name = match &bad {
+                    Bad::Errors | Bad::SlowerThan { .. } => asked.name.clone(),
+                    Bad::Quantile { side: Side::Lower, .. } => format!("{}-lower", asked.name),
+                    Bad::Quantile { side: Side::Upper, .. } => format!("{}-upper", asked.name),
+                };
+                if metrics.iter().any(|m| m.name == name) {
+                    problem(format!("spec.analysis.metrics[{i}].name"), "used twice: each metric needs a name of its own");
+                }
+                let test = MetricTest::new(test, part(&bad));
+                metrics.push(Metric { name, bad, test, warmup: asked.warmup });
+            }
+        }
+        for (i, limit) in spec.limits.iter().enumerate() {
+            if metrics.iter().any(|m| m.name == limit.name) || spec.limits[..i].iter().any(|l| l.name == limit.name) {
+                problem("spec.analysis.metrics".into(), "two have one name: each metric needs a name of its own");
             }
         }
         if !problems.is_empty() {
             return Err(problems);
         }
-        let errors = spec.metrics.iter().filter(|(_, bad, _)| *bad == Bad::Errors).count();
-        let others = spec.metrics.len() - errors;
-        // Section 5 of the specification: error rate one half, the rest shared equally.
-        let part = |bad: &Bad| match (bad, errors, others) {
-            (Bad::Errors, e, 0) => 1.0 / e as f64,
-            (Bad::Errors, e, _) => 0.5 / e as f64,
-            (Bad::SlowerThan { .. }, 0, o) => 1.0 / o as f64,
-            (Bad::SlowerThan { .. }, _, o) => 0.5 / o as f64,
-        };
-        let metric = |(name, bad, test): &(String, Bad, Test)| Metric {
-            name: name.clone(),
-            bad: bad.clone(),
-            test: MetricTest { test: test.clone(), weight: part(bad) },
-        };
-        let metrics: Vec<Metric> = spec.metrics.iter().map(metric).collect();
         let tests = metrics.iter().map(|m| m.test.clone()).collect();
         Ok(Self { spec, metrics, tests })
     }
@@ -280,9 +377,19 @@ impl Plan {
         &self.metrics
     }
 
-    /// The metrics' tests, in the same order.
+    /// The metrics' tests, in the same order, as they are before a rollout has learnt anything: see `Rollout::tests`.
     pub fn tests(&self) -> &[MetricTest] {
         &self.tests
+    }
+
+    /// The bucket edges that the plan names, in milliseconds, ascending; and whether a quantile is asked for, which needs all that there are
+    /// until a rollout has learnt its own.
+    pub fn edges(&self) -> (Vec<f64>, bool) {
+        let named = self.metrics.iter().filter_map(|m| if let Bad::SlowerThan { edge_ms } = m.bad { Some(edge_ms) } else { None });
+        let mut edges: Vec<f64> = named.collect();
+        edges.sort_by(f64::total_cmp);
+        edges.dedup();
+        (edges, self.metrics.iter().any(|m| matches!(m.bad, Bad::Quantile { .. })))
     }
 
     /// The step of that index, if the plan has it.
@@ -302,9 +409,44 @@ impl Plan {
         steps.chain([Weight::ALL]).collect()
     }
 
+    /// Everything that the evidence answers, as one short text: where it changes, what was counted answers another question.
+    pub fn questions(&self) -> String {
+        let mut text = format!("{}", self.spec.confidence);
+        for m in &self.metrics {
+            let bad = match &m.bad {
+                Bad::Errors => "errors".to_string(),
+                Bad::SlowerThan { edge_ms } => format!("over {edge_ms}"),
+                Bad::Quantile { asked, side } => format!("q{} +{} {side:?} {}", asked.q, asked.may_grow, asked.strict),
+            };
+            let test = match &m.test.test {
+                Test::Compare { margin, ratio } => format!("{margin} {ratio}"),
+                Test::Limit { max } => format!("max {max}"),
+            };
+            text += &format!("; {bad} {test}");
+        }
+        for l in &self.spec.limits {
+            text += &format!("; {:?} {:?} {:?} {}", l.query, l.limit.min, l.limit.max, l.limit.in_a_row);
+        }
+        // FNV-1a: the text itself would fill the status.
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
+        format!("{hash:016x}")
+    }
+
     /// What the statistics need beside the tests.
     pub fn settings(&self) -> Settings {
         let error = 1.0 - self.spec.confidence;
         Settings { alpha: error, beta: error, bursts: Bursts::Auto, interval_s: self.spec.interval.as_secs_f64() }
+    }
+}
+
+/// The metrics that a question makes, with their tests.
+fn bads(question: &Question) -> Vec<(Bad, Test)> {
+    match question {
+        Question::Errors(test) => vec![(Bad::Errors, test.clone())],
+        Question::SlowerThan(edge_ms, test) => vec![(Bad::SlowerThan { edge_ms: *edge_ms }, test.clone())],
+        // Nothing is worse than this: no batch is judged before the quantile is learnt.
+        Question::Quantile(asked) => {
+            [Side::Lower, Side::Upper].map(|side| (Bad::Quantile { asked: *asked, side }, Test::Compare { margin: 1.0, ratio: 1.0 })).into()
+        }
     }
 }

@@ -76,6 +76,18 @@ pub enum Reason {
     WaitsForGross { measured: Measured, more: Option<f64> },
     /// Fitness is not shown yet.
     WaitsForFitness { measured: Measured, margin: f64, more: Option<f64>, time: Option<Duration> },
+    /// A quantile of stable's latency is not known well enough yet.
+    LearnsLatency { metric: String, requests: f64, needed: f64, left: Duration, edges: usize },
+    /// It is, and this is what is tested for the rest of the rollout.
+    LatencyLearnt { metric: String, tested: String },
+    /// Fitness is asked for by coarser margins in this step.
+    Graded { metric: String, margin: f64, graded: f64, rate: f64, within: Duration },
+    /// The plan asks other questions now: what was counted answers none of them.
+    EvidenceAnew,
+    /// A query's limit has not been kept often enough in a row.
+    WaitsForLimit { metric: String, last: Option<f64>, good: u32, needed: u32 },
+    /// A query has no answer.
+    LimitMissing { metric: String, times: u32 },
     /// Suspicion of harm.
     Suspects { measured: Measured, p: f64 },
     /// Nobody calls.
@@ -102,6 +114,8 @@ pub enum Reason {
     Harm { measured: Measured, margin: f64, ratio: f64, alpha: f64 },
     /// A limit of its own is broken.
     OverLimit { measured: Measured, max: f64, alpha: f64 },
+    /// A query's answers broke its limit, so often in a row.
+    LimitBroken { metric: String, value: f64, min: Option<f64>, max: Option<f64>, times: u32 },
     /// Weight goes back to stable.
     GoesBack { canary: VersionName, from: Weight, why: String },
     /// A confirm step had no answer in its time and the plan goes on.
@@ -240,6 +254,12 @@ impl Reason {
             Self::NoRoute { .. } => "NoRoute",
             Self::WaitsForGross { .. } => "WaitsForEvidence",
             Self::WaitsForFitness { .. } => "WaitsForFitness",
+            Self::LearnsLatency { .. } => "LearnsLatency",
+            Self::LatencyLearnt { .. } => "LatencyLearnt",
+            Self::Graded { .. } => "Graded",
+            Self::EvidenceAnew => "EvidenceAnew",
+            Self::WaitsForLimit { .. } => "WaitsForLimit",
+            Self::LimitMissing { .. } => "LimitMissing",
             Self::Suspects { .. } => "SuspectsHarm",
             Self::NoTraffic { .. } => "NoTraffic",
             Self::CanaryUnreached { .. } => "CanaryUnreached",
@@ -254,6 +274,7 @@ impl Reason {
             Self::Paused { .. } => "Paused",
             Self::Harm { .. } => "Harm",
             Self::OverLimit { .. } => "OverLimit",
+            Self::LimitBroken { .. } => "LimitBroken",
             Self::GoesBack { .. } => "GoesBack",
             Self::AdvancedWithoutProof { .. } => "AdvancedWithoutProof",
             Self::Hurried { .. } => "Hurried",
@@ -348,6 +369,33 @@ impl fmt::Display for Reason {
                     more_requests(*more, &measured.canary, *time)
                 )
             }
+            Self::LearnsLatency { metric, edges: 0, .. } => {
+                write!(f, "waits: the source has no histogram of stable's latency, from which {metric} is to be learnt")
+            }
+            Self::LearnsLatency { metric, requests, needed, left, .. } => {
+                write!(f, "learns stable's latency for {metric}: {} of {} requests", count(*requests), count(*needed))?;
+                if left.is_zero() { Ok(()) } else { write!(f, ", for about {} more", duration_text(*left)) }
+            }
+            Self::LatencyLearnt { metric, tested } => write!(f, "{metric}: {tested}"),
+            Self::Graded { metric, margin, graded, rate, within } => write!(
+                f,
+                "{metric}: this step asks for {} points instead of {}, which {} requests a second can show within {}; a later step asks for {}",
+                points(*graded),
+                points(*margin),
+                points(*rate / 100.0),
+                duration_text(*within),
+                points(*margin)
+            ),
+            Self::EvidenceAnew => {
+                f.write_str("the plan's questions have changed: the evidence begins anew, with its whole chance of error")
+            }
+            Self::WaitsForLimit { metric, last, good, needed } => {
+                write!(f, "waits: {metric} was within its limit {good} times in a row, {needed} are needed")?;
+                last.map_or(Ok(()), |v| write!(f, " (last answer: {v})"))
+            }
+            Self::LimitMissing { metric, times } => {
+                write!(f, "waits: the query of {metric} had no answer {times} times in a row; that is neither good nor bad")
+            }
             Self::Suspects { measured, p } => write!(f, "stays, as harm is suspected: {measured} (p = {p:.3}, always valid)"),
             Self::NoTraffic { service, since, last } => {
                 write!(f, "waits: nobody calls {service}")?;
@@ -405,6 +453,15 @@ impl fmt::Display for Reason {
                     percent(*max),
                     count(1.0 / alpha)
                 )
+            }
+            Self::LimitBroken { metric, value, min, max, times } => {
+                let limit = match (min, max) {
+                    (Some(min), None) => format!("below {min}"),
+                    (None, Some(max)) => format!("above {max}"),
+                    (Some(min), Some(max)) => format!("outside {min} to {max}"),
+                    (None, None) => "not allowed".to_string(),
+                };
+                write!(f, "{metric} is {value}, {limit}, {times} readings in a row (a limit, not a test: no chance of error can be told)")
             }
             Self::GoesBack { canary, from, why } => write!(f, "{canary} {from} → 0 %: {why}"),
             Self::AdvancedWithoutProof { measured } => {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::observe::{RequestAction, SourceProblem};
 use crate::reason::Reason;
-use crate::stats::{Analysis, Counts, Split};
+use crate::stats::{Analysis, Counts, NumberReadings, Split};
 use crate::units::{Timestamp, VersionName, Weight};
 
 /// Everything remembered of one CanaryRelease.
@@ -135,6 +135,64 @@ pub struct Rollout {
     pub hurry: Hurry,
     /// At 100 %: the limits that stand in for stable, one per metric, and since when.
     pub bake: Option<Bake>,
+    /// What is known of each quantile that the plan asks about, in its order.
+    #[serde(default)]
+    pub learnt: Vec<Learnt>,
+    /// How each of the plan's query limits fares, in its order.
+    #[serde(default)]
+    pub answers: Vec<Answers>,
+    /// The margins of this step's fitness where they are coarser than the plan's, one per metric; empty: none is.
+    #[serde(default)]
+    pub graded: Vec<Option<f64>>,
+    /// The questions that the evidence answers (`Plan::questions`); empty: written before that was noted.
+    #[serde(default)]
+    pub questions: String,
+}
+
+/// What is known of a quantile of stable's latency.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Learnt {
+    /// Stable's requests are gathered; latency gives no verdict yet.
+    Gathering {
+        /// Since when.
+        since: Option<Timestamp>,
+        /// Requests.
+        n: f64,
+        /// Those slower than an edge, in milliseconds.
+        slower: Vec<(f64, f64)>,
+    },
+    /// The edges at which it is tested, for the whole rollout.
+    Fixed {
+        /// Below the quantile; `None`: there is nothing to test.
+        lower: Option<Edge>,
+        /// At or above it.
+        upper: Option<Edge>,
+    },
+}
+
+impl Learnt {
+    /// Nothing is known.
+    pub const NOTHING: Self = Self::Gathering { since: None, n: 0.0, slower: Vec::new() };
+}
+
+/// Where slow begins: for a strict claim at a higher edge for the canary than for stable.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Edge {
+    /// The canary's slow requests are those above, in milliseconds.
+    pub canary_ms: f64,
+    /// Stable's are those above, in milliseconds.
+    pub stable_ms: f64,
+    /// Points by which the canary's share may be higher, as a fraction.
+    pub margin: f64,
+}
+
+/// The answers to a query with a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answers {
+    /// Good, bad and missing ones in a row.
+    pub readings: NumberReadings,
+    /// The last one that there was.
+    pub last: Option<f64>,
 }
 
 /// Versions without a ready pod.

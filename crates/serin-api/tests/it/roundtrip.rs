@@ -8,9 +8,10 @@ use serin_api::{CheckpointError, checkpoint, state_of};
 use serin_core::observe::{RequestAction, SourceProblem};
 use serin_core::reason::{Measured, Reason};
 use serin_core::state::{
-    Bake, Down, EndCause, Handled, Hurry, Outcome, Past, PauseCause, Phase, PutBack, Rollout, Served, State, Target, Version,
+    Answers, Bake, Down, Edge, EndCause, Handled, Hurry, Learnt, Outcome, Past, PauseCause, Phase, PutBack, Rollout, Served, State, Target,
+    Version,
 };
-use serin_core::stats::{Analysis, Batch, Counting, Counts, MetricTest, Settings, Split, Test};
+use serin_core::stats::{Analysis, Batch, Counting, Counts, MetricTest, NumberLimit, Settings, Split, Test};
 use serin_core::units::{Timestamp, VersionName, Weight};
 
 fn name() -> impl Strategy<Value = VersionName> {
@@ -57,10 +58,8 @@ fn analysis() -> BoxedStrategy<Analysis> {
     let batch = (0..400_u32, 0..50_u32, 0..4000_u32, 0..50_u32);
     prop::collection::vec((batch, any::<bool>()), 0..20)
         .prop_map(|batches| {
-            let tests = [
-                MetricTest { test: Test::Compare { margin: 0.005, ratio: 1.0 }, weight: 0.5 },
-                MetricTest { test: Test::Limit { max: 0.02 }, weight: 0.5 },
-            ];
+            let tests =
+                [MetricTest::new(Test::Compare { margin: 0.005, ratio: 1.0 }, 0.5), MetricTest::new(Test::Limit { max: 0.02 }, 0.5)];
             let settings = Settings { alpha: 0.05, beta: 0.05, bursts: serin_core::stats::Bursts::Auto, interval_s: 0.7 };
             let mut analysis = Analysis::new(&tests, &[]);
             analysis.start_step();
@@ -105,7 +104,27 @@ fn rollout() -> BoxedStrategy<Rollout> {
     );
     let hurry = prop_oneof![Just(Hurry::No), text().prop_map(|who| Hurry::Step { who }), text().prop_map(|who| Hurry::All { who })];
     let bake = prop::option::of((at(), prop::collection::vec(number(), 0..3)).prop_map(|(since, limits)| Bake { since, limits }));
-    (identity, weights, analysis(), split(), rest, hurry, bake)
+    let edge = || {
+        prop::option::of((number(), number(), number()).prop_map(|(canary_ms, stable_ms, margin)| Edge { canary_ms, stable_ms, margin }))
+    };
+    let learnt = prop_oneof![
+        (prop::option::of(at()), number(), prop::collection::vec((number(), number()), 0..4))
+            .prop_map(|(since, n, slower)| Learnt::Gathering { since, n, slower }),
+        (edge(), edge()).prop_map(|(lower, upper)| Learnt::Fixed { lower, upper }),
+    ];
+    let answers = prop::collection::vec(prop::option::of(number()), 0..6).prop_map(|values| {
+        let limit = NumberLimit { min: Some(1.0), max: None, in_a_row: 3 };
+        let mut answers = Answers::default();
+        values.into_iter().for_each(|v| {
+            answers.readings.update(&limit, v);
+            answers.last = v.or(answers.last);
+        });
+        answers
+    });
+    let learnt = prop::collection::vec(learnt, 0..3);
+    let graded = prop::collection::vec(prop::option::of(number()), 0..3);
+    let asked = (bake, learnt, prop::collection::vec(answers, 0..3), graded, text());
+    (identity, weights, analysis(), split(), rest, hurry, asked)
         .prop_map(
             |(
                 (uid, canary, stable, started, step, step_since),
@@ -114,7 +133,7 @@ fn rollout() -> BoxedStrategy<Rollout> {
                 split,
                 (served, last_traffic, refused_at, last_reading, source, (stable_down, canary_down)),
                 hurry,
-                bake,
+                (bake, learnt, answers, graded, questions),
             )| Rollout {
                 down: Down { stable: stable_down, canary: canary_down },
                 uid,
@@ -135,6 +154,10 @@ fn rollout() -> BoxedStrategy<Rollout> {
                 source,
                 hurry,
                 bake,
+                learnt,
+                answers,
+                graded,
+                questions,
             },
         )
         .boxed()

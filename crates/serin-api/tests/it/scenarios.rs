@@ -8,7 +8,8 @@ use std::time::Duration;
 use serin_core::action::{Action, Decision, Order};
 use serin_core::decide::decide;
 use serin_core::observe::Traffic;
-use serin_core::plan::{Bad, Plan};
+use serin_core::plan::Plan;
+use serin_core::simulate::edges;
 use serin_core::state::{Phase, State};
 use serin_core::units::{Timestamp, Weight};
 
@@ -83,10 +84,6 @@ fn plan_of(spec: &serde_json::Value) -> Plan {
     serin_api::plan_of(&spec).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
-fn edges(plan: &Plan) -> Vec<f64> {
-    plan.metrics().iter().filter_map(|m| if let Bad::SlowerThan { edge_ms } = m.bad { Some(edge_ms) } else { None }).collect()
-}
-
 /// Lets a story happen. The loop is the controller's: observe, decide, write, act, sleep.
 fn run(story: &Story, crash: Option<Crash>) -> Run {
     run_with(story, crash, None)
@@ -125,7 +122,8 @@ fn run_with(story: &Story, crash: Option<Crash>, mangle: Option<Mangle>) -> Run 
         }
         let mut traffic = Traffic::NotAsked;
         if let Some(rollout) = state.rollout().filter(|_| wants_traffic && at >= next_poll) {
-            traffic = source.poll(&world, rollout.stable.name.as_str(), rollout.canary.name.as_str(), &edges(&plan));
+            traffic =
+                source.poll(&world, rollout.stable.name.as_str(), rollout.canary.name.as_str(), &edges(&plan), plan.spec().limits.len());
             next_poll = at.plus(plan.spec().interval);
         }
         let seen = world.observe(on_the_way.deliver(mangle, traffic));

@@ -10,7 +10,7 @@ use serin_core::observe::{ArmCounts, Reading, SourceProblem};
 use serin_core::units::Timestamp;
 
 use super::exposition::{Sample, samples};
-use super::source::{Arm, ArmQuery};
+use super::source::{Arm, ArmQuery, common_edges, edges_read};
 
 /// Requests, as Istio names them (`docs/istio.md`).
 pub const REQUESTS: &str = "istio_requests_total";
@@ -54,6 +54,11 @@ impl Series {
 
     fn label(&self, name: &str) -> &str {
         self.labels.iter().find(|(n, _)| **n == *name).map_or("", |(_, v)| v)
+    }
+
+    /// All labels but the edge: what the buckets of one histogram have in common.
+    fn histogram(&self) -> String {
+        self.labels.iter().filter(|(name, _)| **name != *"le").map(|(name, value)| format!("{name}={value},")).collect()
     }
 
     fn has_flag(&self, flag: &str) -> bool {
@@ -126,7 +131,15 @@ pub struct Snapshot {
 /// # Errors
 /// An edge is asked for that no bucket has.
 pub fn difference(before: &Snapshot, after: &Snapshot, query: &ArmQuery) -> Result<Reading, SourceProblem> {
-    let mut tally = Tally::new(query);
+    let buckets = || {
+        let of_arms =
+            |series: &&Arc<Series>| series.metric == Metric::Bucket && (series.is_of(&query.stable) || series.is_of(&query.canary));
+        let pages = after.pages.iter().flat_map(|(target, page)| page.values.keys().filter(of_arms).map(move |series| (target, series)));
+        common_edges(
+            pages.filter_map(|(target, series)| Some((format!("{target} {}", series.histogram()), series.label("le").parse().ok()?))),
+        )
+    };
+    let mut tally = Tally::new(query, edges_read(query, buckets));
     for (target, page) in &after.pages {
         let old = before.pages.get(target);
         if old.is_some_and(|old| Arc::ptr_eq(old, page)) {
@@ -158,6 +171,9 @@ struct Tally<'q> {
     canary: Sum,
     no_healthy_upstream: f64,
     no_cluster: f64,
+    /// Edges that are counted.
+    read: Vec<f64>,
+    /// Edges that are there.
     edges: BTreeSet<Box<str>>,
 }
 
@@ -170,9 +186,10 @@ struct Sum {
 }
 
 impl<'q> Tally<'q> {
-    fn new(query: &'q ArmQuery) -> Self {
-        let sum = || Sum { within: vec![0.0; query.edges.len()], ..Sum::default() };
-        Self { query, stable: sum(), canary: sum(), no_healthy_upstream: 0.0, no_cluster: 0.0, edges: BTreeSet::new() }
+    fn new(query: &'q ArmQuery, read: Vec<f64>) -> Self {
+        let sum = || Sum { within: vec![0.0; read.len()], ..Sum::default() };
+        let (stable, canary) = (sum(), sum());
+        Self { query, stable, canary, no_healthy_upstream: 0.0, no_cluster: 0.0, read, edges: BTreeSet::new() }
     }
 
     fn note_edge(&mut self, series: &Series) {
@@ -207,7 +224,7 @@ impl<'q> Tally<'q> {
             Metric::Timed => sum.timed += increase,
             Metric::Bucket => {
                 let le: f64 = series.label("le").parse().unwrap_or(f64::NAN);
-                for (edge, within) in query.edges.iter().zip(&mut sum.within) {
+                for (edge, within) in self.read.iter().zip(&mut sum.within) {
                     *within += if le == *edge { increase } else { 0.0 };
                 }
             }
@@ -231,7 +248,7 @@ impl<'q> Tally<'q> {
     fn reading(&self, from: Timestamp, to: Timestamp) -> Reading {
         let counts = |sum: &Sum| {
             // Bad ones never exceed all: a proxy may have counted a request before it timed it.
-            let slower = self.query.edges.iter().zip(&sum.within).map(|(edge, within)| (*edge, (sum.timed - within).clamp(0.0, sum.n)));
+            let slower = self.read.iter().zip(&sum.within).map(|(edge, within)| (*edge, (sum.timed - within).clamp(0.0, sum.n)));
             ArmCounts { n: sum.n, errors: sum.errors.min(sum.n), slower: slower.collect() }
         };
         Reading {
@@ -242,6 +259,7 @@ impl<'q> Tally<'q> {
             history: Vec::new(),
             no_healthy_upstream: self.no_healthy_upstream,
             no_cluster: self.no_cluster,
+            answers: Vec::new(),
         }
     }
 }

@@ -160,6 +160,12 @@ impl Proxies {
 impl MetricSource for Proxies {
     fn poll(&self, query: ArmQuery, cursor: Option<Cursor>) -> BoxFuture<'_, Polled> {
         async move {
+            if let Some((name, _)) = query.limits.first() {
+                let what = format!(
+                    "metric {name} is a query of PromQL, and Istio's proxies answer none: name a Prometheus in spec.analysis.source, or leave the metric out"
+                );
+                return Err(SourceProblem::Missing { what });
+            }
             let after = self.snapshot(&query).await?;
             let reading = match cursor.and_then(|c| c.get::<Arc<Snapshot>>()) {
                 Some(before) => difference(&before, &after, &query)?,

@@ -4,6 +4,7 @@
 //! what it needs to go on is the cursor, which the loop keeps only once what was read is written down.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,10 @@ pub struct ArmQuery {
     pub canary: Arm,
     /// Bucket edges, in milliseconds, of which the slower requests are wanted.
     pub edges: Vec<f64>,
+    /// Besides these, every edge that all histograms of both arms have.
+    pub all_edges: bool,
+    /// The plan's queries with limits, filled in: name and PromQL.
+    pub limits: Vec<(String, String)>,
     /// How often it is asked: what is older than three of these is stale.
     pub interval: Duration,
     /// Which source is asked.
@@ -81,5 +86,50 @@ pub trait MetricSource: Send + Sync + 'static {
 /// The reading that begins: no requests, between `at` and `at`.
 pub fn beginning(at: Timestamp, edges: &[f64]) -> Reading {
     let arm = || serin_core::observe::ArmCounts { n: 0.0, errors: 0.0, slower: edges.iter().map(|e| (*e, 0.0)).collect() };
-    Reading { from: at, to: at, stable: arm(), canary: arm(), history: Vec::new(), no_healthy_upstream: 0.0, no_cluster: 0.0 }
+    Reading {
+        from: at,
+        to: at,
+        stable: arm(),
+        canary: arm(),
+        history: Vec::new(),
+        no_healthy_upstream: 0.0,
+        no_cluster: 0.0,
+        answers: Vec::new(),
+    }
+}
+
+/// The edges, in milliseconds, that every one of these histograms has: each is a name of its own and one of its edges.
+pub(crate) fn common_edges(buckets: impl Iterator<Item = (String, f64)>) -> Vec<f64> {
+    let mut of: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (histogram, edge) in buckets.filter(|(_, edge)| edge.is_finite()) {
+        of.entry(histogram).or_default().push(edge);
+    }
+    let Some((_, first)) = of.first_key_value() else { return Vec::new() };
+    let mut edges: Vec<f64> = first.iter().copied().filter(|edge| of.values().all(|other| other.contains(edge))).collect();
+    edges.sort_by(f64::total_cmp);
+    edges.dedup();
+    edges
+}
+
+/// The edges that are read: those asked for, and the common ones where all are wanted.
+pub(crate) fn edges_read(query: &ArmQuery, common: impl FnOnce() -> Vec<f64>) -> Vec<f64> {
+    let mut edges = query.edges.clone();
+    if query.all_edges {
+        edges.extend(common());
+        edges.sort_by(f64::total_cmp);
+        edges.dedup();
+    }
+    edges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_edges_that_every_histogram_has_are_read() {
+        let buckets = [("a", 1.0), ("a", 5.0), ("a", f64::INFINITY), ("b", 5.0), ("b", 10.0), ("b", f64::INFINITY)];
+        assert_eq!(common_edges(buckets.into_iter().map(|(h, e)| (h.to_owned(), e))), [5.0]);
+        assert_eq!(common_edges(std::iter::empty()), Vec::<f64>::new());
+    }
 }

@@ -427,6 +427,72 @@ async fn slow_requests_are_read_by_edge_and_a_missing_edge_is_said() {
     assert!(what.contains("no edge at 300 ms") && what.contains("250, 500"), "{what}");
 }
 
+/// Stores what one proxy timed: requests at or under each edge.
+fn timed(fake: &Fake, at: f64, version: &str, within: &[(&str, f64)]) {
+    fake.edit(|s| {
+        for (le, n) in within {
+            let labels = labels("a", &format!("cart-{version}"), &[("le", le)]);
+            let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            s.put(at, "istio_request_duration_milliseconds_bucket", &labels, *n);
+        }
+        let all = within.last().expect("+Inf").1;
+        let labels = labels("a", &format!("cart-{version}"), &[]);
+        let labels: Vec<(&str, &str)> = labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        s.put(at, "istio_request_duration_milliseconds_count", &labels, all);
+        s.scrape(at, "a", &[(version, "200", all)]);
+    });
+}
+
+#[tokio::test]
+async fn a_quantile_is_learnt_from_every_edge_that_both_versions_have() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    for (at, n) in [(0.0, 100.0), (10.0, 200.0)] {
+        timed(&fake, at, "v1", &[("100", n * 0.5), ("250", n * 0.9), ("500", n * 0.99), ("+Inf", n)]);
+        timed(&fake, at, "v2", &[("100", n * 0.4), ("500", n * 0.9), ("+Inf", n)]);
+    }
+    let asked = || serin_controller::ArmQuery { all_edges: true, ..query(&[]) };
+    let (first, cursor) = source.poll(asked(), None).await.expect("a reading");
+    assert_eq!(first.history.iter().map(|a| a.slower.iter().map(|(e, _)| *e).collect::<Vec<_>>()).next(), Some(vec![100.0, 500.0]));
+    timed(&fake, 20.0, "v1", &[("100", 150.0), ("250", 270.0), ("500", 297.0), ("+Inf", 300.0)]);
+    timed(&fake, 20.0, "v2", &[("100", 120.0), ("500", 270.0), ("+Inf", 300.0)]);
+    let (reading, _) = source.poll(asked(), Some(cursor)).await.expect("a reading");
+    assert_eq!(reading.stable.slower, [(100.0, 50.0), (500.0, 1.0)], "250 ms is not among the canary's edges");
+    assert_eq!(reading.canary.slower, [(100.0, 60.0), (500.0, 10.0)]);
+}
+
+#[tokio::test]
+async fn queries_are_asked_with_each_reading_and_must_have_one_answer() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    let asked = |promql: &str| serin_controller::ArmQuery { limits: vec![("orders".into(), promql.into())], ..query(&[]) };
+    fake.edit(|s| s.scrape(0.0, "a", &[("v1", "200", 100.0)]));
+    // What cannot be answered is said before the first step.
+    let what = missing(source.poll(asked("sm(orders{})"), None).await.map(|(r, _)| r));
+    assert!(what.contains("metric orders") && what.contains("this one does not know sm(orders{})"), "{what}");
+    let sum = r#"sum(orders{w="cart-v2"})"#;
+    let (_, cursor) = source.poll(asked(sum), None).await.expect("no answer is no fault of the query");
+    fake.edit(|s| {
+        s.put(5.0, "orders", &[("w", "cart-v2"), ("pod", "a")], 3.0);
+        s.put(5.0, "orders", &[("w", "cart-v2"), ("pod", "b")], 4.5);
+        s.scrape(10.0, "a", &[("v1", "200", 150.0)]);
+    });
+    let (reading, cursor) = source.poll(asked(sum), Some(cursor)).await.expect("a reading");
+    assert_eq!((reading.answers.as_slice(), reading.stable.n), ([Some(7.5)].as_slice(), 50.0));
+    // Later, a query that fails is no answer, and the requests are counted all the same.
+    fake.edit(|s| s.scrape(20.0, "a", &[("v1", "200", 180.0)]));
+    let (reading, _) = source.poll(asked("sm(orders{})"), Some(cursor)).await.expect("a reading");
+    assert_eq!((reading.answers.as_slice(), reading.stable.n), ([None].as_slice(), 30.0));
+    // Many answers are not one number.
+    fake.edit(|s| {
+        for le in ["1", "5"] {
+            s.put(20.0, "timed", &[("le", le)], 1.0);
+        }
+    });
+    let what = missing(source.poll(asked("group by (le) (timed{})"), None).await.map(|(r, _)| r));
+    assert!(what.contains("metric orders: its query has 2 answers") && what.contains("sum("), "{what}");
+}
+
 #[tokio::test]
 async fn requests_that_reached_nobody_are_counted_by_their_flag() {
     let fake = Fake::start().await;

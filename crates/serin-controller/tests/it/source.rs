@@ -24,6 +24,8 @@ pub(crate) fn query(edges: &[f64]) -> ArmQuery {
         stable: arm("v1"),
         canary: arm("v2"),
         edges: edges.to_vec(),
+        all_edges: false,
+        limits: Vec::new(),
         interval: std::time::Duration::from_secs(10),
         source: serin_controller::SourceChoice::Usual,
     }

@@ -762,7 +762,8 @@ impl MetricSource for WorldSource {
             self.0.pull().await;
             let mut source = cursor.and_then(|c| c.get::<Source>()).map(|s| (*s).clone()).unwrap_or_default();
             let world = self.0.world.lock().expect("world");
-            match source.poll(&world, query.stable.version.as_str(), query.canary.version.as_str(), &query.edges) {
+            let edges = if query.all_edges { serin_core::simulate::ISTIO_EDGES.to_vec() } else { query.edges.clone() };
+            match source.poll(&world, query.stable.version.as_str(), query.canary.version.as_str(), &edges, query.limits.len()) {
                 Traffic::Read(reading) => Ok((reading, Cursor::new(source))),
                 Traffic::Problem(problem) => Err(problem),
                 Traffic::NotAsked => unreachable!("a poll is an answer"),

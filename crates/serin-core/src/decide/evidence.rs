@@ -7,11 +7,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::Look;
+use crate::action::Severity;
 use crate::observe::{ArmCounts, Reading, Traffic, Workload};
-use crate::plan::{Bad, Metric, Mode};
+use crate::plan::{Bad, Metric, Mode, Plan, QueryLimit};
 use crate::reason::{Measured, Reason};
-use crate::state::{Down, EndCause, PauseCause, Phase, Rollout, Target};
-use crate::stats::{Analysis, Batch, Counting, Counts, History, MetricTest, Test};
+use crate::state::{Answers, Down, EndCause, PauseCause, Phase, Rollout};
+use crate::stats::{Analysis, Batch, Counting, Counts, History, MetricTest, NumberVerdict, Test};
 use crate::units::Weight;
 
 /// Clocks of two machines differ by less; more is a clock that was set back.
@@ -30,6 +31,14 @@ impl Look<'_> {
         else {
             return;
         };
+        let mut told = Vec::new();
+        if rollout.questions != plan.questions() {
+            if !rollout.questions.is_empty() {
+                begin_anew(plan, rollout);
+                told.push(Reason::EvidenceAnew);
+            }
+            rollout.questions = plan.questions();
+        }
         rollout.down = Down { stable: rollout.down.stable || down_now.stable, canary: rollout.down.canary || down_now.canary };
         match &self.seen.traffic {
             Traffic::NotAsked => {}
@@ -62,22 +71,28 @@ impl Look<'_> {
                     Down { .. } => {}
                 }
                 count(rollout, &reading);
+                told.extend(rollout.learn(plan, &reading));
+                told.extend(rollout.grade(plan, &reading));
                 if judged {
                     add_evidence(plan, rollout, &reading, drifted);
                 } else if !reading.history.is_empty() {
-                    rollout.analysis = Analysis::new(plan.tests(), &histories(plan.metrics(), &reading.history));
+                    let histories = histories(plan, rollout, &reading.history);
+                    rollout.analysis = Analysis::new(plan.tests(), &histories);
                 }
             }
+        }
+        for reason in told {
+            self.tell(Severity::Normal, reason);
         }
     }
 
     /// The verdict "worse", with its cause.
     pub(super) fn harm(&self, rollout: &Rollout) -> Option<EndCause> {
-        let tests = tests_now(self.plan.tests(), rollout);
+        let tests = rollout.tests(self.plan);
         let settings = self.plan.settings();
         let harm = rollout.analysis.harm(&tests, &settings);
         if !harm.failed {
-            return None;
+            return self.broken_limit(rollout).map(EndCause::Harm);
         }
         let i = harm.cause.unwrap_or(0);
         let (measured, alpha) = (self.measured(rollout, i), settings.alpha);
@@ -89,14 +104,22 @@ impl Look<'_> {
 
     /// No step is left while harm is suspected.
     pub(super) fn suspicion(&self, rollout: &Rollout) -> Option<Reason> {
-        let harm = rollout.analysis.harm(&tests_now(self.plan.tests(), rollout), &self.plan.settings());
+        let harm = rollout.analysis.harm(&rollout.tests(self.plan), &self.plan.settings());
         harm.suspected.then(|| Reason::Suspects { measured: self.measured(rollout, harm.cause.unwrap_or(0)), p: harm.p })
+    }
+
+    /// Whether there is more evidence of harm than of none: a plan that goes on without proof does not go on against it (specification, section 8).
+    pub(super) fn speaks_against(&self, rollout: &Rollout) -> bool {
+        rollout.analysis.harm(&rollout.tests(self.plan), &self.plan.settings()).ln_e >= core::f64::consts::LN_2
     }
 
     /// The first metric whose gross faults are not excluded in this step.
     pub(super) fn gross_open(&self, rollout: &Rollout) -> Option<Reason> {
+        if let Some(learning) = rollout.learning(self.plan, self.now) {
+            return Some(learning);
+        }
         let settings = self.plan.settings();
-        let open = (0..self.plan.metrics().len()).find(|i| !rollout.analysis.fitness(*i, &settings).gross_excluded)?;
+        let open = self.asking(rollout).find(|i| !rollout.analysis.fitness(*i, &settings).gross_excluded)?;
         let step = rollout.analysis.step_totals(open);
         if !self.observes() && step.canary.n == 0.0 && step.stable.n >= 12.0 / rollout.weight.share.fraction().max(1e-5) {
             let (canary, share) = (rollout.canary.name.clone(), rollout.weight.share);
@@ -109,19 +132,20 @@ impl Look<'_> {
     /// The first metric by which the canary is not shown fit in this step.
     pub(super) fn fitness_open(&self, rollout: &Rollout) -> Option<Reason> {
         let settings = self.plan.settings();
-        let open = (0..self.plan.metrics().len()).find(|i| !rollout.analysis.fitness(*i, &settings).fit)?;
+        let open = self.asking(rollout).find(|i| !rollout.analysis.fitness(*i, &settings).fit)?;
         let measured = self.measured_in_step(rollout, open);
         let both_fail = |c: &Counts| c.n >= 20.0 && c.x / c.n > 0.9;
         if both_fail(&measured.canary_counts) && both_fail(&measured.stable_counts) {
             return Some(Reason::BothFail { measured });
         }
-        let margin = match self.plan.tests().get(open).map(|t| &t.test) {
-            Some(Test::Compare { margin, .. }) => *margin,
-            Some(Test::Limit { max }) => *max,
+        let tests = rollout.tests(self.plan);
+        let margin = match tests.get(open).map(MetricTest::of_fitness) {
+            Some(Test::Compare { margin, .. }) => margin,
+            Some(Test::Limit { max }) => max,
             None => 0.0,
         };
         let share = rollout.weight.share.fraction();
-        let more = rollout.analysis.requests_needed(open, self.plan.tests(), &settings, share);
+        let more = rollout.analysis.requests_needed(open, &tests, &settings, share);
         let rate = step_rate(rollout, &measured, self.now);
         let time = more.zip(rate).map(|(n, r)| core::time::Duration::from_secs_f64((n / r).clamp(1.0, 1e8)));
         Some(Reason::WaitsForFitness { measured, margin, more, time })
@@ -153,7 +177,36 @@ impl Look<'_> {
             Some(Test::Limit { max }) => max,
             Some(Test::Compare { .. }) | None => 1.0,
         };
-        self.plan.tests().iter().enumerate().map(limit).collect()
+        rollout.tests(self.plan).iter().enumerate().map(limit).collect()
+    }
+
+    /// The metrics that ask something in this rollout.
+    fn asking(&self, rollout: &Rollout) -> impl Iterator<Item = usize> {
+        self.plan.metrics().iter().enumerate().filter(|(_, m)| rollout.asks(self.plan, m)).map(|(i, _)| i)
+    }
+
+    /// A query whose answers broke its limit as often in a row as the plan allows.
+    fn broken_limit(&self, rollout: &Rollout) -> Option<Reason> {
+        let (limit, answers) = self.limits(rollout).find(|(l, a)| a.readings.verdict(&l.limit) == NumberVerdict::Broken)?;
+        let (value, times) = (answers.last.unwrap_or(f64::NAN), answers.readings.bad());
+        Some(Reason::LimitBroken { metric: limit.name.clone(), value, min: limit.limit.min, max: limit.limit.max, times })
+    }
+
+    /// A query whose limit was not kept often enough in a row in this step.
+    pub(super) fn limits_open(&self, rollout: &Rollout) -> Option<Reason> {
+        let (limit, answers) = self.limits(rollout).find(|(l, a)| a.readings.verdict(&l.limit) != NumberVerdict::Kept)?;
+        let (good, needed) = (answers.readings.good(), limit.limit.in_a_row.max(1));
+        Some(Reason::WaitsForLimit { metric: limit.name.clone(), last: answers.last, good, needed })
+    }
+
+    /// A query that has had no answer for so long that somebody has to know.
+    pub(super) fn limit_missing(&self, rollout: &Rollout) -> Option<Reason> {
+        let (limit, answers) = self.limits(rollout).find(|(l, a)| a.readings.verdict(&l.limit) == NumberVerdict::Missing)?;
+        Some(Reason::LimitMissing { metric: limit.name.clone(), times: answers.readings.missing() })
+    }
+
+    fn limits(&self, rollout: &Rollout) -> impl Iterator<Item = (&QueryLimit, Answers)> {
+        self.plan.spec().limits.iter().enumerate().map(|(i, limit)| (limit, rollout.answers.get(i).copied().unwrap_or_default()))
     }
 
     pub(super) fn measured(&self, rollout: &Rollout, metric: usize) -> Measured {
@@ -165,7 +218,8 @@ impl Look<'_> {
     }
 
     fn in_words(&self, rollout: &Rollout, metric: usize, counts: Batch) -> Measured {
-        let (name, verb) = self.plan.metrics().get(metric).map_or_else(Default::default, |m| (m.name.clone(), verb(&m.bad)));
+        let of = |m: &Metric| (m.name.clone(), verb(rollout.slow_from(self.plan, m)));
+        let (name, verb) = self.plan.metrics().get(metric).map_or_else(Default::default, of);
         Measured {
             metric: name,
             verb,
@@ -178,10 +232,11 @@ impl Look<'_> {
 }
 
 /// What bad means, as a verb of the version.
-fn verb(bad: &Bad) -> String {
-    match bad {
-        Bad::Errors => "failed".into(),
-        Bad::SlowerThan { edge_ms } => format!("took over {edge_ms} ms for"),
+fn verb(slow_from: Option<(f64, f64)>) -> String {
+    match slow_from {
+        None => "failed".into(),
+        Some((canary, stable)) if canary == stable => format!("took over {canary} ms for"),
+        Some((canary, stable)) => format!("took over {canary} ms (stable: over {stable} ms) for"),
     }
 }
 
@@ -191,11 +246,18 @@ fn step_rate(rollout: &Rollout, measured: &Measured, now: crate::units::Timestam
     (measured.canary_counts.n > 0.0 && seconds > 0.0).then(|| measured.canary_counts.n / seconds)
 }
 
-/// The tests as they stand: at 100 % each has its limit in stable's place.
-pub(crate) fn tests_now(tests: &[MetricTest], rollout: &Rollout) -> Vec<MetricTest> {
-    let Some(bake) = &rollout.bake else { return tests.to_vec() };
-    let limit = |(t, max): (&MetricTest, &f64)| MetricTest { test: Test::Limit { max: *max }, weight: t.weight };
-    tests.iter().zip(&bake.limits).map(limit).collect()
+/// What was counted answered other questions (specification, section 11). At 100 % there is nobody left to learn a limit from, so only those
+/// that the plan names stand.
+fn begin_anew(plan: &Plan, rollout: &mut Rollout) {
+    rollout.analysis = Analysis::new(plan.tests(), &[]);
+    rollout.analysis.start_step();
+    rollout.learnt.clear();
+    rollout.answers.clear();
+    rollout.graded.clear();
+    if let Some(bake) = &mut rollout.bake {
+        let own = |t: &MetricTest| if let Test::Limit { max } = t.test { max } else { 1.0 };
+        bake.limits = plan.tests().iter().map(own).collect();
+    }
 }
 
 fn count(rollout: &mut Rollout, reading: &Reading) {
@@ -210,14 +272,14 @@ fn count(rollout: &mut Rollout, reading: &Reading) {
     }
 }
 
-fn add_evidence(plan: &crate::plan::Plan, rollout: &mut Rollout, reading: &Reading, drifted: bool) {
-    let settle = plan.spec().settle;
-    let settled = |t: &Target| t.seen.is_some_and(|seen| reading.from >= seen.plus(settle));
+fn add_evidence(plan: &Plan, rollout: &mut Rollout, reading: &Reading, drifted: bool) {
     // Of a share that somebody else set only harm can be learnt.
-    let counting = if settled(&rollout.weight) && !drifted { Counting::Full } else { Counting::HarmOnly };
-    let batches: Vec<Option<Batch>> = plan.metrics().iter().map(|m| batch(m, reading)).collect();
+    let counting = if rollout.settled(plan, reading) && !drifted { Counting::Full } else { Counting::HarmOnly };
+    let warm = |m: &Metric| m.warmup.is_zero() || rollout.weight.seen.is_some_and(|seen| reading.from >= seen.plus(m.warmup));
+    let batches: Vec<Option<Batch>> = plan.metrics().iter().map(|m| warm(m).then(|| batch(plan, rollout, m, reading)).flatten()).collect();
     let dt_s = reading.to.since(reading.from).as_secs_f64();
-    let tests = tests_now(plan.tests(), rollout);
+    let tests = rollout.tests(plan);
+    note_answers(plan, rollout, reading, counting);
     rollout.analysis.judge(&tests, &plan.settings(), &batches, dt_s, counting);
     let share = rollout.weight.share;
     // Requests that found no pod carry no version, so a share cannot be told while there are any.
@@ -228,23 +290,41 @@ fn add_evidence(plan: &crate::plan::Plan, rollout: &mut Rollout, reading: &Readi
     }
 }
 
-fn bad_of(metric: &Metric, arm: &ArmCounts) -> Option<Counts> {
-    let x = match metric.bad {
-        Bad::Errors => arm.errors,
-        Bad::SlowerThan { edge_ms } => arm.slower_than(edge_ms)?,
-    };
-    Some(Counts { n: arm.n, x })
+fn note_answers(plan: &Plan, rollout: &mut Rollout, reading: &Reading, counting: Counting) {
+    rollout.answers.resize(plan.spec().limits.len(), Answers::default());
+    for (i, (limit, answers)) in plan.spec().limits.iter().zip(&mut rollout.answers).enumerate() {
+        let value = reading.answers.get(i).copied().flatten();
+        answers.readings.update(&limit.limit, value);
+        answers.last = value.or(answers.last);
+        // What was answered while the weight settled is not of this step.
+        if counting == Counting::HarmOnly {
+            answers.readings.start_step();
+        }
+    }
 }
 
-fn batch(metric: &Metric, reading: &Reading) -> Option<Batch> {
-    Some(Batch { canary: bad_of(metric, &reading.canary)?, stable: bad_of(metric, &reading.stable)? })
+fn bad_of(slow_from_ms: f64, arm: &ArmCounts) -> Option<Counts> {
+    Some(Counts { n: arm.n, x: arm.slower_than(slow_from_ms)? })
 }
 
-fn histories(metrics: &[Metric], polls: &[ArmCounts]) -> Vec<Option<History>> {
+fn batch(plan: &Plan, rollout: &Rollout, metric: &Metric, reading: &Reading) -> Option<Batch> {
+    let errors = |arm: &ArmCounts| Counts { n: arm.n, x: arm.errors };
+    if metric.bad == Bad::Errors {
+        return Some(Batch { canary: errors(&reading.canary), stable: errors(&reading.stable) });
+    }
+    let (canary_ms, stable_ms) = rollout.slow_from(plan, metric)?;
+    Some(Batch { canary: bad_of(canary_ms, &reading.canary)?, stable: bad_of(stable_ms, &reading.stable)? })
+}
+
+fn histories(plan: &Plan, rollout: &Rollout, polls: &[ArmCounts]) -> Vec<Option<History>> {
     let of = |m: &Metric| {
-        let polls: Vec<Counts> = polls.iter().map(|arm| bad_of(m, arm)).collect::<Option<_>>()?;
+        let bad = |arm: &ArmCounts| match m.bad {
+            Bad::Errors => Some(Counts { n: arm.n, x: arm.errors }),
+            Bad::SlowerThan { .. } | Bad::Quantile { .. } => bad_of(rollout.slow_from(plan, m)?.1, arm),
+        };
+        let polls: Vec<Counts> = polls.iter().map(bad).collect::<Option<_>>()?;
         let (n, x) = polls.iter().fold((0.0, 0.0), |(n, x), c| (n + c.n, x + c.x));
         Some(History { n, x, polls })
     };
-    metrics.iter().map(of).collect()
+    plan.metrics().iter().map(of).collect()
 }

@@ -245,6 +245,10 @@ impl Look<'_> {
             source: None,
             hurry: Hurry::No,
             bake: None,
+            learnt: Vec::new(),
+            answers: Vec::new(),
+            graded: Vec::new(),
+            questions: self.plan.questions(),
         }
     }
 

@@ -124,7 +124,7 @@ impl Look<'_> {
         if left > Duration::ZERO {
             return self.stay_because(Reason::Holds { canary: canary(), share, left });
         }
-        if let Some(reason) = self.gross_open(rollout) {
+        if let Some(reason) = self.gross_open(rollout).or_else(|| self.limits_open(rollout)) {
             return self.stay_because(reason);
         }
         match self.fitness_open(rollout) {
@@ -137,7 +137,7 @@ impl Look<'_> {
     fn overdue(&mut self, rollout: &Rollout, max_wait: Option<Duration>, open: Reason) -> Answer {
         let left = max_wait.map(|m| self.left(rollout, m));
         match (left, self.plan.spec().on_inconclusive) {
-            (Some(Duration::ZERO), OnInconclusive::Promote) => {
+            (Some(Duration::ZERO), OnInconclusive::Promote) if !self.speaks_against(rollout) => {
                 let measured = self.measured_all(rollout);
                 self.tell(Severity::Warning, Reason::AdvancedWithoutProof { measured });
                 Answer::Leave
@@ -174,7 +174,7 @@ impl Look<'_> {
         if rollout.refused_at.is_some_and(|at| self.now.since(at) < self.plan.spec().interval * 3) {
             return Some(Reason::Unattributed { requests: rollout.served.unattributed });
         }
-        self.split_reason(rollout).or_else(|| self.suspicion(rollout))
+        self.limit_missing(rollout).or_else(|| self.split_reason(rollout)).or_else(|| self.suspicion(rollout))
     }
 
     fn braked_or_stable_down(&self, rollout: &Rollout) -> Option<Reason> {
@@ -223,6 +223,8 @@ impl Look<'_> {
         rollout.step = step;
         self.aim(&mut rollout, to);
         rollout.analysis.start_step();
+        rollout.answers.iter_mut().for_each(|a| a.readings.start_step());
+        rollout.graded.clear();
         if let Hurry::Step { .. } = rollout.hurry {
             rollout.hurry = Hurry::No;
         }
@@ -327,6 +329,7 @@ impl Look<'_> {
                 rollout.step_since = self.now;
                 let bake = Bake { since: self.now, limits: self.frozen_limits(&rollout) };
                 rollout.analysis.start_step();
+                rollout.graded.clear();
                 rollout.bake = Some(bake.clone());
                 bake
             }

@@ -17,5 +17,5 @@ pub use promises::{PromiseCell, PromiseTable, promise_cells};
 pub use replay::{
     Recorded, Replayed, Told, record_s, replay, replay_against_itself, replay_against_itself_once, replay_against_itself_part,
 };
-pub use stage::{End, Point, Run, edges};
+pub use stage::{End, ISTIO_EDGES, Point, Run, edges};
 pub use world::{Begin, Fault, Latency, Outage, World, run_once};

@@ -11,7 +11,7 @@ use core::time::Duration;
 use crate::action::Action;
 use crate::decide::decide;
 use crate::observe::{ArmCounts, Observation, Reading, Request, RequestAction, Route, Rules, Split, Traffic, Workload};
-use crate::plan::{Bad, Plan, PlanSpec, Trigger};
+use crate::plan::{Plan, PlanSpec, Trigger};
 use crate::reason::Reason;
 use crate::state::{EndCause, PauseCause, Phase, State};
 use crate::units::{ObjectName, Timestamp, VersionName, Weight};
@@ -91,9 +91,9 @@ pub(super) enum Keep {
     Story,
 }
 
-/// The plan, as if somebody started it: a manual trigger or a brake would only wait.
+/// The plan, as if somebody started it: a manual trigger or a brake would only wait. Nobody is there to answer its queries.
 pub(super) fn started(plan: &Plan) -> Plan {
-    let spec = PlanSpec { trigger: Trigger::Automatic, suspend: false, ..plan.spec().clone() };
+    let spec = PlanSpec { trigger: Trigger::Automatic, suspend: false, limits: Vec::new(), ..plan.spec().clone() };
     Plan::new(spec).unwrap_or_else(|_| plan.clone())
 }
 
@@ -240,7 +240,16 @@ impl<'a> Stage<'a> {
     fn reading(&mut self, history: Vec<ArmCounts>) -> Traffic {
         let (canary, stable) = core::mem::take(&mut self.pending);
         let from = core::mem::replace(&mut self.read_to, self.now);
-        Traffic::Read(Reading { from, to: self.now, stable, canary, history, no_healthy_upstream: 0.0, no_cluster: 0.0 })
+        Traffic::Read(Reading {
+            from,
+            to: self.now,
+            stable,
+            canary,
+            history,
+            no_healthy_upstream: 0.0,
+            no_cluster: 0.0,
+            answers: Vec::new(),
+        })
     }
 
     /// Carries out what was asked for; true when something that Serin sees has changed.
@@ -310,9 +319,10 @@ impl<'a> Stage<'a> {
 
     fn point(&self) -> Option<Point> {
         let rollout = self.state.rollout()?;
-        let (tests, settings) = (self.plan.tests(), self.plan.settings());
-        let ln_fit = (0..tests.len()).map(|i| rollout.analysis.fitness(i, &settings).ln_e).fold(f64::INFINITY, f64::min);
-        let ln_harm = rollout.analysis.harm(tests, &settings).ln_e;
+        let settings = self.plan.settings();
+        let asking = self.plan.metrics().iter().enumerate().filter(|(_, m)| rollout.asks(self.plan, m));
+        let ln_fit = asking.map(|(i, _)| rollout.analysis.fitness(i, &settings).ln_e).fold(f64::INFINITY, f64::min);
+        let ln_harm = rollout.analysis.harm(&rollout.tests(self.plan), &settings).ln_e;
         Some(Point { at_s: self.seconds(), share: self.share.fraction(), ln_harm, ln_fit: if ln_fit.is_finite() { ln_fit } else { 0.0 } })
     }
 }
@@ -336,16 +346,33 @@ fn add(sum: &mut ArmCounts, more: &ArmCounts) {
     }
 }
 
-/// The bucket edges that the plan asks for, in milliseconds, each once and in order.
+/// The edges of Istio's own histogram, in milliseconds.
+pub const ISTIO_EDGES: [f64; 19] = [
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1_000.0,
+    2_500.0,
+    5_000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
+];
+
+/// The bucket edges that the plan asks for, in milliseconds, each once and in order; Istio's own besides where it asks for a quantile.
 pub fn edges(plan: &Plan) -> Vec<f64> {
-    let mut edges: Vec<f64> = plan
-        .metrics()
-        .iter()
-        .filter_map(|m| match m.bad {
-            Bad::SlowerThan { edge_ms } => Some(edge_ms),
-            Bad::Errors => None,
-        })
-        .collect();
+    let (mut edges, all) = plan.edges();
+    edges.extend(ISTIO_EDGES.iter().filter(|_| all));
     edges.sort_by(f64::total_cmp);
     edges.dedup();
     edges

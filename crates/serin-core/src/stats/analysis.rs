@@ -81,6 +81,24 @@ pub struct MetricTest {
     pub test: Test,
     /// The weights of a rollout's metrics sum to 1.
     pub weight: f64,
+    /// The margin by which fitness is shown in this step, where that is a coarser one than the test's own (section 8). Harm never asks for it.
+    #[serde(default)]
+    pub graded: Option<f64>,
+}
+
+impl MetricTest {
+    /// Not graded.
+    pub fn new(test: Test, weight: f64) -> Self {
+        Self { test, weight, graded: None }
+    }
+
+    /// What fitness asks.
+    pub fn of_fitness(&self) -> Test {
+        match (self.test.clean(), self.graded) {
+            (Test::Compare { margin, ratio }, Some(graded)) => Test::Compare { margin: graded.max(margin), ratio }.clean(),
+            (test, _) => test,
+        }
+    }
 }
 
 /// Section 5's weights: one half to the error rates, the other shared equally by all others; all to the only kind there is.
@@ -259,7 +277,7 @@ impl Analysis {
         for ((metric, test), batch) in self.metrics.iter_mut().zip(tests).zip(batches) {
             if let Some(batch) = batch {
                 metric.stretch.add(batch.clean().stable, seconds);
-                metric.judge(&test.test.clean(), &s, batch.clean(), keep, counting);
+                metric.judge(&test.test.clean(), &test.of_fitness(), &s, batch.clean(), keep, counting);
             }
         }
         let ln_e = self.ln_e(tests);
@@ -449,7 +467,8 @@ impl Metric {
         guess(self.known)
     }
 
-    fn judge(&mut self, test: &Test, s: &Settings, batch: Batch, keep: f64, counting: Counting) {
+    /// `of_fitness` is what fitness asks: `test`, or the same with a coarser margin.
+    fn judge(&mut self, test: &Test, of_fitness: &Test, s: &Settings, batch: Batch, keep: f64, counting: Counting) {
         self.total = self.total.plus(batch);
         self.pool = self.pool.plus(batch);
         if counting == Counting::Full {
@@ -465,10 +484,10 @@ impl Metric {
         let fit_pool = core::mem::take(&mut self.fit_pool);
         let theta = self.theta();
         let d = self.factor(s.bursts);
-        let all = outcomes(test, theta, &pool);
+        let all = outcomes(test, of_fitness, theta, &pool);
         self.money.play(&all.harm.map(|ln| ln / d), cap(s.alpha));
         if counting == Counting::Full && ready(test, &fit_pool) {
-            let fit = if fit_pool == pool { all } else { outcomes(test, theta, &fit_pool) };
+            let fit = if fit_pool == pool { all } else { outcomes(test, of_fitness, theta, &fit_pool) };
             self.pass.play(&fit.pass.map(|ln| ln / self.pass_factor(s.bursts)));
             self.gross.play(&fit.gross.map(|ln| ln / d));
             let enough = -libm::log(s.beta);
@@ -530,25 +549,26 @@ fn ready(test: &Test, pool: &Batch) -> bool {
     }
 }
 
-fn outcomes(test: &Test, theta: f64, batch: &Batch) -> Outcomes {
-    match *test {
-        Test::Compare { margin, ratio } => compare(margin, ratio, theta, batch),
-        Test::Limit { max } => limit(max, batch),
+fn outcomes(test: &Test, of_fitness: &Test, theta: f64, batch: &Batch) -> Outcomes {
+    match (test, of_fitness) {
+        (Test::Compare { margin, ratio }, Test::Compare { margin: fit_margin, .. }) => compare(*margin, *fit_margin, *ratio, theta, batch),
+        (Test::Compare { margin, ratio }, Test::Limit { .. }) => compare(*margin, *margin, *ratio, theta, batch),
+        (Test::Limit { max }, _) => limit(*max, batch),
     }
 }
 
-fn compare(margin: f64, ratio: f64, theta: f64, batch: &Batch) -> Outcomes {
+fn compare(margin: f64, fit_margin: f64, ratio: f64, theta: f64, batch: &Batch) -> Outcomes {
     let mut out = Outcomes { harm: [0.0; 8], pass: [0.0; 3], gross: [0.0; 3] };
     // A metric that allows more than the gross fault is content with what it allows.
     let gross_margin = GROSS_MARGIN.max(margin);
-    let (b, gross_b) = (margin + ratio * theta, gross_margin + theta);
+    let (b, fit_b, gross_b) = (margin + ratio * theta, fit_margin + ratio * theta, gross_margin + theta);
     let mut alternative = [theta; 14];
     let mut margins = [margin; 14];
     let mut ratios = [ratio; 14];
     for i in 0..14 {
         match i {
             0..8 if b < BOTH_DOWN => alternative[i] = at_odds(ODDS[i], b),
-            8..11 => alternative[i] = theta + FRACTIONS[i - 8] * (b - theta),
+            8..11 => (alternative[i], margins[i]) = (theta + FRACTIONS[i - 8] * (fit_b - theta), fit_margin),
             11..14 => {
                 (alternative[i], margins[i], ratios[i]) = (theta + FRACTIONS[i - 11] * gross_margin, gross_margin, 1.0);
             }
@@ -559,7 +579,7 @@ fn compare(margin: f64, ratio: f64, theta: f64, batch: &Batch) -> Outcomes {
     for (i, bet) in bets.iter().enumerate() {
         match i {
             0..8 if b < BOTH_DOWN => out.harm[i] = bet.ln_s(batch),
-            8..11 if b < BOTH_DOWN => out.pass[i - 8] = bet.ln_s(batch),
+            8..11 if fit_b < BOTH_DOWN => out.pass[i - 8] = bet.ln_s(batch),
             11..14 if gross_b < BOTH_DOWN => out.gross[i - 11] = bet.ln_s(batch),
             _ => {}
         }

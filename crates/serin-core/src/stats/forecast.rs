@@ -144,7 +144,7 @@ impl Analysis {
         if self.fitness(metric, s).fit {
             return Some(0.0);
         }
-        self.more(metric, &tests.get(metric)?.test, evidence, s, weight)
+        self.more(metric, &tests.get(metric)?.of_fitness(), evidence, s, weight)
     }
 
     /// The same until a gross fault is excluded. The share is taken from the step's own requests.

@@ -56,6 +56,21 @@ impl NumberReadings {
         }
     }
 
+    /// Good ones in a row.
+    pub fn good(&self) -> u32 {
+        self.good
+    }
+
+    /// Bad ones in a row.
+    pub fn bad(&self) -> u32 {
+        self.bad
+    }
+
+    /// Missing ones in a row.
+    pub fn missing(&self) -> u32 {
+        self.missing
+    }
+
     /// A step's start: it needs good readings of its own.
     pub fn start_step(&mut self) {
         self.good = 0;

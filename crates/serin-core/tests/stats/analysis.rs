@@ -5,7 +5,7 @@ use serin_core::stats::{Analysis, Batch, Bursts, CheckpointError, Counting, Coun
 const SETTINGS: Settings = Settings { alpha: 0.05, beta: 0.05, bursts: Bursts::Auto, interval_s: 10.0 };
 
 fn compare(margin: f64) -> Vec<MetricTest> {
-    vec![MetricTest { test: Test::Compare { margin, ratio: 1.0 }, weight: 1.0 }]
+    vec![MetricTest::new(Test::Compare { margin, ratio: 1.0 }, 1.0)]
 }
 
 fn started(tests: &[MetricTest]) -> Analysis {
@@ -99,7 +99,7 @@ fn no_data_is_neither_pass_nor_fail() {
 #[test]
 fn fifteen_to_eighteen_healthy_requests_exclude_a_gross_fault() {
     for test in [Test::Compare { margin: 0.005, ratio: 1.0 }, Test::Limit { max: 0.02 }] {
-        let tests = [MetricTest { test, weight: 1.0 }];
+        let tests = [MetricTest::new(test, 1.0)];
         let history = Some(History { n: 16_200.0, x: 8.0, polls: vec![] });
         let mut a = Analysis::new(&tests, &[history]);
         a.start_step();
@@ -185,7 +185,7 @@ fn more_bad_than_requests_counts_as_all_bad() {
 
 #[test]
 fn a_limit_is_broken_whatever_stable_does() {
-    let tests = [MetricTest { test: Test::Limit { max: 0.01 }, weight: 1.0 }];
+    let tests = [MetricTest::new(Test::Limit { max: 0.01 }, 1.0)];
     let mut a = started(&tests);
     for _ in 0..10 {
         poll(&mut a, &tests, Batch::new(200.0, 20.0, 0.0, 0.0));
@@ -201,7 +201,7 @@ fn a_limit_is_broken_whatever_stable_does() {
 #[test]
 fn the_loudest_metric_is_the_cause_and_one_metric_alone_may_convict() {
     let mut tests = compare(0.005);
-    tests.push(MetricTest { test: Test::Compare { margin: 0.01, ratio: 1.0 }, weight: 0.5 });
+    tests.push(MetricTest::new(Test::Compare { margin: 0.01, ratio: 1.0 }, 0.5));
     tests[0].weight = 0.5;
     let mut a = Analysis::new(&tests, &[]);
     a.start_step();
@@ -283,8 +283,8 @@ fn drift_and_shared_outages_convict_nobody() {
 #[test]
 fn a_restart_after_every_poll_changes_no_bit() {
     let mut tests = compare(0.005);
-    tests.push(MetricTest { test: Test::Limit { max: 0.02 }, weight: 0.3 });
-    tests.push(MetricTest { test: Test::Compare { margin: 0.0, ratio: 1.3 }, weight: 0.2 });
+    tests.push(MetricTest::new(Test::Limit { max: 0.02 }, 0.3));
+    tests.push(MetricTest::new(Test::Compare { margin: 0.0, ratio: 1.3 }, 0.2));
     tests[0].weight = 0.5;
     let history: Vec<_> = (0..3).map(|i| Some(History { n: 1234.5, x: 3.25, polls: vec![Counts::new(41.15, 0.1); 30 * i] })).collect();
     let mut lives = Analysis::new(&tests, &history);

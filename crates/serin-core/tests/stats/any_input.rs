@@ -30,7 +30,7 @@ fn metric() -> impl Strategy<Value = MetricTest> {
         (any_number(), any_number()).prop_map(|(margin, ratio)| Test::Compare { margin, ratio }),
         any_number().prop_map(|max| Test::Limit { max })
     ];
-    (test, any_number()).prop_map(|(test, weight)| MetricTest { test, weight })
+    (test, any_number()).prop_map(|(test, weight)| MetricTest::new(test, weight))
 }
 
 fn history() -> impl Strategy<Value = Option<History>> {

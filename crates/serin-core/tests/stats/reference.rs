@@ -30,7 +30,7 @@ fn replays_meet_the_reference() {
     let mut case = None;
     let mut analysis = Analysis::new(&[], &[]);
     for r in &all {
-        let tests = [MetricTest { test: Test::Compare { margin: r.get("m"), ratio: r.get("rho") }, weight: 1.0 }];
+        let tests = [MetricTest::new(Test::Compare { margin: r.get("m"), ratio: r.get("rho") }, 1.0)];
         if case != Some(r.get("case")) {
             case = Some(r.get("case"));
             analysis = Analysis::new(&tests, &[Some(History { n: r.get("hist_n"), x: r.get("hist_x"), polls: vec![] })]);

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use serin_core::observe::ArmCounts;
-use serin_core::plan::{Bad, Mode, OnInconclusive, OnNoTraffic, Plan, PlanSpec, Scaling, Step, SubsetHome, Trigger};
+use serin_core::plan::{Asked, Mode, OnInconclusive, OnNoTraffic, Plan, PlanSpec, Question, Scaling, Step, SubsetHome, Trigger};
 use serin_core::simulate::{Begin, End, Fault, Outage, Recorded, World, plot, replay, replay_against_itself, run_once, simulate};
 use serin_core::stats::Test;
 use serin_core::units::Weight;
 
 const HOUR: f64 = 3600.0;
+
+fn asked(name: &str, question: Question) -> Asked {
+    Asked { name: name.into(), question, warmup: Duration::ZERO }
+}
 
 /// The default plan of the documentation.
 pub(crate) fn default_plan() -> PlanSpec {
@@ -17,6 +21,7 @@ pub(crate) fn default_plan() -> PlanSpec {
         weight: Weight::percent(percent).expect("a percentage"),
         hold: minutes(2),
         confirm: percent == 50,
+        graded: false,
         max_wait: None,
     };
     PlanSpec {
@@ -35,9 +40,10 @@ pub(crate) fn default_plan() -> PlanSpec {
         on_inconclusive: OnInconclusive::Hold,
         on_no_traffic: OnNoTraffic::Hold,
         metrics: vec![
-            ("errors".into(), Bad::Errors, Test::Compare { margin: 0.005, ratio: 1.0 }),
-            ("slow".into(), Bad::SlowerThan { edge_ms: 500.0 }, Test::Compare { margin: 0.01, ratio: 1.0 }),
+            asked("errors", Question::Errors(Test::Compare { margin: 0.005, ratio: 1.0 })),
+            asked("slow", Question::SlowerThan(500.0, Test::Compare { margin: 0.01, ratio: 1.0 })),
         ],
+        limits: Vec::new(),
     }
 }
 

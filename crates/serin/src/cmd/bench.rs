@@ -345,6 +345,7 @@ fn observation(now: Timestamp, shares: &[(&str, u32)]) -> Result<Observation, Fa
         history: Vec::new(),
         no_healthy_upstream: 0.0,
         no_cluster: 0.0,
+        answers: Vec::new(),
     };
     Ok(Observation {
         at: now,

@@ -15,7 +15,7 @@ use serin_controller::{Arm, ArmQuery, SourceChoice};
 use serin_core::observe::ArmCounts;
 use serin_core::reason::count;
 use serin_core::route::ServiceName;
-use serin_core::simulate::{End, Recorded, edges, replay, replay_against_itself};
+use serin_core::simulate::{End, Recorded, replay, replay_against_itself};
 use serin_core::units::{ObjectName, VersionName, duration_text};
 
 use super::{Format, print};
@@ -76,12 +76,15 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
         let version = VersionName::new(&workload.name).map_err(|e| Failure::new(format!("workload {workload}: {e}")))?;
         Ok(Arm { version, workload: workload.clone() })
     };
+    let (named, all_edges) = plan.edges();
     let query = ArmQuery {
         rollout: "replay".into(),
         service: ServiceName::new("replay", &stable.namespace),
         stable: arm(&stable)?,
         canary: arm(&canary)?,
-        edges: edges(&plan),
+        edges: named,
+        all_edges,
+        limits: Vec::new(),
         interval: step,
         source: SourceChoice::default(),
     };

@@ -273,7 +273,16 @@ impl MetricSource for Counted {
             ArmCounts { n, errors: (n * errors).round(), slower: query.edges.iter().map(|e| (*e, 0.0)).collect() }
         };
         let canary = arm(5.0, if faulty { 0.5 } else { 0.0 });
-        let reading = Reading { from, to, stable: arm(45.0, 0.0), canary, history: Vec::new(), no_healthy_upstream: 0.0, no_cluster: 0.0 };
+        let reading = Reading {
+            from,
+            to,
+            stable: arm(45.0, 0.0),
+            canary,
+            history: Vec::new(),
+            no_healthy_upstream: 0.0,
+            no_cluster: 0.0,
+            answers: Vec::new(),
+        };
         Box::pin(futures::future::ready(Ok((reading, Cursor::new(to)))))
     }
 }

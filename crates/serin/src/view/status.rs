@@ -155,7 +155,8 @@ fn steps(plan: &Plan, state: &State, rollout: &Rollout) -> Vec<PlanStep> {
 
 fn metrics(plan: &Plan, rollout: &Rollout) -> Vec<MetricView> {
     let settings = plan.settings();
-    let harm = rollout.analysis.harm(plan.tests(), &settings);
+    let tests = rollout.tests(plan);
+    let harm = rollout.analysis.harm(&tests, &settings);
     let one = |(i, metric): (usize, &serin_core::plan::Metric)| {
         let step = rollout.analysis.step_totals(i);
         let fitness = rollout.analysis.fitness(i, &settings);
@@ -163,7 +164,7 @@ fn metrics(plan: &Plan, rollout: &Rollout) -> Vec<MetricView> {
             let share = if c.n > 0.0 { format!(" ({})", percent(c.x / c.n)) } else { String::new() };
             format!("{version} {} of {}{share}", count(c.x), count(c.n))
         };
-        let (stable, margin, difference) = match &metric.test.test {
+        let (stable, margin, difference) = match &tests[i].of_fitness() {
             Test::Compare { margin, ratio } => {
                 let at = |c: Counts| interval::rate(c, settings.alpha / 2.0);
                 let ((cl, ch), (sl, sh)) = (at(step.canary), at(step.stable));
@@ -193,7 +194,7 @@ fn metrics(plan: &Plan, rollout: &Rollout) -> Vec<MetricView> {
             verdict: verdict.to_string(),
         }
     };
-    plan.metrics().iter().enumerate().map(one).collect()
+    plan.metrics().iter().enumerate().filter(|(_, m)| rollout.asks(plan, m)).map(one).collect()
 }
 
 fn next(plan: &Plan, state: &State, rollout: &Rollout, now: Timestamp, zone: &TimeZone) -> Vec<String> {
@@ -205,7 +206,8 @@ fn next(plan: &Plan, state: &State, rollout: &Rollout, now: Timestamp, zone: &Ti
         },
         None => "promotion (100 %)".to_string(),
     };
-    let gross = || (0..plan.metrics().len()).all(|i| rollout.analysis.fitness(i, &plan.settings()).gross_excluded);
+    let excluded = |i: usize| rollout.analysis.fitness(i, &plan.settings()).gross_excluded;
+    let gross = || plan.metrics().iter().enumerate().all(|(i, m)| !rollout.asks(plan, m) || excluded(i));
     match &state.phase {
         Phase::Preparing(_) => vec![format!("{} once the gates are open", plan.weight_at(0))],
         Phase::Progressing(_) => match plan.step(rollout.step) {
@@ -382,6 +384,10 @@ mod tests {
             source: None,
             hurry: Hurry::No,
             bake: None,
+            learnt: Vec::new(),
+            answers: Vec::new(),
+            graded: Vec::new(),
+            questions: plan.questions(),
         };
         let state = State { stable: Some(version("v1")), phase: Phase::Progressing(rollout), ..State::new() };
         let seen = Observation {

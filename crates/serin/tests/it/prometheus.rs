@@ -135,6 +135,32 @@ fn a_real_prometheus_has_v2_promoted_and_v3_taken_back() {
 
 #[test]
 #[ignore = "needs envoy, kubectl and prometheus"]
+fn a_quantile_and_a_query_are_asked_of_a_real_prometheus() {
+    let _alone = alone();
+    let lab = Lab::up(&[]);
+    let prometheus = Prometheus::start(&lab);
+    let _controller = adopted(&lab, &prometheus);
+    let query = r#"sum(rate(istio_requests_total{reporter=\"source\",destination_workload=\"{{ canary.workload }}\"}[10s]))"#;
+    let metrics = format!(
+        r#"{{"spec":{{"analysis":{{"metrics":[{{"name":"errors","errorRate":{{"margin":"0.5%"}}}},{{"name":"p90","latency":{{"quantile":"0.9","mayGrow":"50%"}}}},{{"name":"served","promql":{{"query":"{query}","min":"0.5","failureLimit":4}}}}]}}}}}}"#
+    );
+    lab.kubectl(&["patch", "canaryrelease", "my-app", "--type", "merge", "-p", &metrics]);
+    let callers = Callers::start(&lab.callers(), 4);
+    version(&lab, "v2", "");
+    let status = lab.release("v2 is promoted", |s| s["phase"] == "Idle" && s["stable"]["version"] == "v2");
+    assert_eq!(status["history"][0]["outcome"], "Promoted");
+    let told = lab.kubectl(&["get", "events", "-o", "jsonpath={range .items[*]}{.reason} {.message}{\"\\n\"}{end}"]);
+    assert!(told.contains("LatencyLearnt p90: p90 of stable is "), "{told}");
+    version(&lab, "v3", "        env:\n        - {name: LATENCY_MS, value: \"300\"}\n");
+    let status = lab.release("v3 is taken back", |s| s["phase"] == "RolledBack");
+    let message = status["message"].as_str().unwrap_or_default();
+    assert!(message.contains("v3 took over ") && message.contains("points are allowed"), "{status}");
+    let seen = callers.end();
+    assert!(seen.iter().all(|s| s.status == 200), "slow is not failed: {:?}", tally(&seen));
+}
+
+#[test]
+#[ignore = "needs envoy, kubectl and prometheus"]
 fn a_prometheus_that_stops_holds_the_step_and_one_that_comes_back_lets_it_go_on() {
     let _alone = alone();
     let lab = Lab::up(&[]);

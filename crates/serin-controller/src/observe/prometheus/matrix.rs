@@ -12,7 +12,7 @@ use serin_core::observe::{ArmCounts, Reading};
 use serin_core::units::{ObjectName, Timestamp};
 
 use crate::observe::increments::{DURATION_BUCKET, DURATION_COUNT, REQUESTS, failed};
-use crate::observe::source::{Arm, ArmQuery};
+use crate::observe::source::{Arm, ArmQuery, common_edges, edges_read};
 
 /// One series with its samples, as the HTTP API answers.
 #[derive(Clone, Debug, Deserialize)]
@@ -180,9 +180,21 @@ impl Sum {
     }
 }
 
+/// The edges that are read of these series.
+fn edges_of(arms: &[Series], query: &ArmQuery) -> Vec<f64> {
+    let buckets = || {
+        let of_arms = |s: &&Series| s.label("__name__") == DURATION_BUCKET && (is_of(s, &query.stable) || is_of(s, &query.canary));
+        let histogram =
+            |s: &Series| s.metric.iter().filter(|(name, _)| *name != "le").map(|(name, value)| format!("{name}={value},")).collect();
+        common_edges(arms.iter().filter(of_arms).filter_map(|s| Some((histogram(s), s.label("le").parse().ok()?))))
+    };
+    edges_read(query, buckets)
+}
+
 /// What was counted between two times.
 pub fn reading(arms: &[Series], lost: &[Series], scrapes: &Scrapes, query: &ArmQuery, from: Timestamp, to: Timestamp) -> Reading {
-    let mut sums = [Sum::new(&query.edges), Sum::new(&query.edges)];
+    let edges = edges_of(arms, query);
+    let mut sums = [Sum::new(&edges), Sum::new(&edges)];
     for series in arms {
         let sum = match () {
             () if is_of(series, &query.stable) => &mut sums[0],
@@ -190,7 +202,7 @@ pub fn reading(arms: &[Series], lost: &[Series], scrapes: &Scrapes, query: &ArmQ
             () => continue,
         };
         let from_zero = scrapes.counts_from_zero(&series.target(), from);
-        increments(series, from, to, from_zero, |_, increase| sum.add(series, &query.edges, increase));
+        increments(series, from, to, from_zero, |_, increase| sum.add(series, &edges, increase));
     }
     let (mut no_healthy_upstream, mut no_cluster) = (0.0, 0.0);
     // A short host means this service only from callers of its namespace.
@@ -205,15 +217,16 @@ pub fn reading(arms: &[Series], lost: &[Series], scrapes: &Scrapes, query: &ArmQ
             no_cluster += if has("NC") { increase } else { 0.0 };
         });
     }
-    let [stable, canary] = sums.map(|s| s.counts(&query.edges));
-    Reading { from, to, stable, canary, history: Vec::new(), no_healthy_upstream, no_cluster }
+    let [stable, canary] = sums.map(|s| s.counts(&edges));
+    Reading { from, to, stable, canary, history: Vec::new(), no_healthy_upstream, no_cluster, answers: Vec::new() }
 }
 
 /// Stable's increments before `to`, interval by interval, oldest first: the first guess of a rollout that begins.
 pub fn history(arms: &[Series], query: &ArmQuery, from: Timestamp, to: Timestamp) -> Vec<ArmCounts> {
     let step = i64::try_from(query.interval.as_millis()).unwrap_or(i64::MAX).max(1);
     let count = usize::try_from((to.0 - from.0) / step).unwrap_or(0);
-    let mut sums = vec![Sum::new(&query.edges); count];
+    let edges = edges_of(arms, query);
+    let mut sums = vec![Sum::new(&edges); count];
     // Before the first sample nothing is known: those intervals are none, not empty ones.
     let first = arms.iter().filter(|s| is_of(s, &query.stable)).filter_map(|s| s.samples().first().map(|(at, _)| *at)).min();
     let Some(first) = first else { return Vec::new() };
@@ -222,12 +235,12 @@ pub fn history(arms: &[Series], query: &ArmQuery, from: Timestamp, to: Timestamp
         increments(series, Timestamp(begin), to, false, |at, increase| {
             let index = usize::try_from((at.0 - begin - 1) / step).unwrap_or(0);
             if let Some(sum) = sums.get_mut(index) {
-                sum.add(series, &query.edges, increase);
+                sum.add(series, &edges, increase);
             }
         });
     }
     let known = usize::try_from((first.0 - begin).max(0) / step).unwrap_or(0);
-    sums.iter().skip(known).map(|s| s.counts(&query.edges)).collect()
+    sums.iter().skip(known).map(|s| s.counts(&edges)).collect()
 }
 
 /// An edge that is asked for and that the histogram of an arm with requests lacks.
@@ -278,7 +291,8 @@ pub fn spans(all: &[Series], query: &ArmQuery, step: Duration) -> Vec<(ArmCounts
     let (Some(begin), Some(end)) = (since.values().min().copied(), newest(all)) else { return Vec::new() };
     let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
     let count = usize::try_from((end.0 - begin.0).max(0) / step).unwrap_or(0);
-    let empty = || Sum::new(&query.edges);
+    let edges = edges_of(all, query);
+    let empty = || Sum::new(&edges);
     let mut sums: Vec<[Sum; 2]> = (0..count).map(|_| [empty(), empty()]).collect();
     for series in all {
         let arm = match () {
@@ -290,9 +304,9 @@ pub fn spans(all: &[Series], query: &ArmQuery, step: Duration) -> Vec<(ArmCounts
         increments(series, Timestamp(begin.0 - 1), end, from_zero, |at, increase| {
             let index = usize::try_from((at.0 - begin.0 - 1).max(0) / step).unwrap_or(0);
             if let Some(sum) = sums.get_mut(index) {
-                sum[arm].add(series, &query.edges, increase);
+                sum[arm].add(series, &edges, increase);
             }
         });
     }
-    sums.iter().map(|[stable, canary]| (stable.counts(&query.edges), canary.counts(&query.edges))).collect()
+    sums.iter().map(|[stable, canary]| (stable.counts(&edges), canary.counts(&edges))).collect()
 }

@@ -57,12 +57,34 @@ impl Prometheus {
         let (arms, lost) = futures::try_join!(self.samples(&of_arms, window, to), self.samples(&of_nobody, window, to))?;
         self.check(query, &arms, to).await?;
         let Some(from) = cursor else {
+            // A query that cannot be answered is better told before the first step. Later it must not blind the tests: then it is no answer.
+            for answer in self.answers(query, to).await {
+                answer?;
+            }
             let past = Timestamp(to.0 - i64::try_from(PAST.as_millis()).unwrap_or(0));
             return Ok((Reading { history: history(&arms, query, past, to), ..beginning(to, &query.edges) }, to));
         };
         let new: Vec<Target> = targets_of_new_series(&arms, from).into_iter().chain(targets_of_new_series(&lost, from)).collect();
         let scrapes = if new.is_empty() { Scrapes::default() } else { Scrapes::of(&self.samples(&up_selector(&new), window, to).await?) };
-        Ok((reading(&arms, &lost, &scrapes, query, from, to), to))
+        let answers = self.answers(query, to).await.into_iter().map(|answer| answer.ok().flatten()).collect();
+        Ok((Reading { answers, ..reading(&arms, &lost, &scrapes, query, from, to) }, to))
+    }
+
+    /// What the plan's queries answer now; no value, or one that is no number, is none.
+    async fn answers(&self, query: &ArmQuery, at: Timestamp) -> Vec<Result<Option<f64>, SourceProblem>> {
+        let one = async |(name, promql): &(String, String)| {
+            let missing = |what: String| SourceProblem::Missing { what: format!("metric {name}: {what}") };
+            let values = self.asker.values(promql, seconds(at)).await.map_err(|what| missing(format!("{}: {what}", self.asker.shown)))?;
+            match values.as_slice() {
+                [] => Ok(None),
+                [value] => Ok(value.value.1.parse::<f64>().ok().filter(|v| !v.is_nan())),
+                many => Err(missing(format!(
+                    "its query has {} answers, and a limit is for one number: put sum(…) or max(…) about it",
+                    many.len()
+                ))),
+            }
+        };
+        futures::future::join_all(query.limits.iter().map(one)).await
     }
 
     async fn samples(&self, selector: &str, window: Duration, at: Timestamp) -> Result<Vec<Series>, SourceProblem> {
@@ -162,13 +184,16 @@ fn seconds(at: Timestamp) -> f64 {
 
 /// Everything of both arms: requests, how many were timed, and the buckets of the edges.
 fn arms_selector(query: &ArmQuery) -> String {
+    let names = "istio_requests_total|istio_request_duration_milliseconds_count|istio_request_duration_milliseconds_bucket";
+    if query.all_edges {
+        return format!(r#"{{__name__=~"{names}",{}}}"#, arms_labels(query));
+    }
     let mut edges = String::new();
     for edge in &query.edges {
         // Prometheus 3 writes whole numbers with a decimal.
         let whole = if edge.fract() == 0.0 { format!("|{edge}.0") } else { String::new() };
         edges.push_str(&quoted(&format!("|{edge}{whole}")));
     }
-    let names = "istio_requests_total|istio_request_duration_milliseconds_count|istio_request_duration_milliseconds_bucket";
     format!(r#"{{__name__=~"{names}",le=~"{edges}",{}}}"#, arms_labels(query))
 }
 
@@ -251,6 +276,8 @@ mod tests {
             stable: arm("cart.v1"),
             canary: arm("x\"} or vector(1)\n"),
             edges: vec![500.0, 0.5],
+            all_edges: false,
+            limits: Vec::new(),
             interval: Duration::from_secs(10),
             source: crate::SourceChoice::Usual,
         };

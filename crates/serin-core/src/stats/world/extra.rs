@@ -185,7 +185,7 @@ fn latency(line: &str, runs: u32, seed: u64) -> Option<StudyRow> {
     let cumulative: Vec<(f64, f64)> = BOUNDS.iter().map(|b| (*b, n * (1.0 - over(*b, 1.0)))).collect();
     let margins = Histogram::new(&cumulative, n).margins(q, r)?;
     let edges: Vec<_> = margins.edges().collect();
-    let tests: Vec<MetricTest> = edges.iter().map(|e| MetricTest { test: e.test(), weight: 0.25 }).collect();
+    let tests: Vec<MetricTest> = edges.iter().map(|e| MetricTest::new(e.test(), 0.25)).collect();
     let settings = Trial::of_section_12().settings;
     let one = |i: u32| {
         let mut random = Random::of_run(seed, u64::from(i));

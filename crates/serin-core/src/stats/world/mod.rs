@@ -130,7 +130,7 @@ pub struct Ended {
 
 /// Steps of (canary's share, seconds), judged by Serin.
 pub fn try_once(scene: &Scene, steps: &[(f64, f64)], trial: &Trial, random: &mut Random) -> Ended {
-    let tests = [MetricTest { test: Test::Compare { margin: trial.margin, ratio: 1.0 }, weight: trial.weight }];
+    let tests = [MetricTest::new(Test::Compare { margin: trial.margin, ratio: 1.0 }, trial.weight)];
     let history = (trial.past != Past::Unknown).then(|| {
         let before = Scene { delta: 0.0, outage: (0.0, 0.0, 0.0), ..*scene };
         let poll = |_| before.batch(0.0, trial.poll_s, 0.0, random).stable;
