@@ -120,6 +120,9 @@ pub struct Rollout {
     pub split: Split,
     /// Requests (all, failed) of canary and stable since the rollout began.
     pub served: Served,
+    /// How many seconds the readings span in which these were counted.
+    #[serde(default)]
+    pub read_s: f64,
     /// When a request to the service was last counted.
     pub last_traffic: Option<Timestamp>,
     /// When requests were last refused for want of a healthy pod though both versions had ready pods: nobody's fault that is known.

@@ -147,6 +147,7 @@ fn rollout() -> BoxedStrategy<Rollout> {
                 found_replicas,
                 analysis,
                 split,
+                read_s: served.unattributed,
                 served,
                 last_traffic,
                 refused_at,

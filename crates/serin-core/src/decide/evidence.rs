@@ -265,6 +265,7 @@ fn count(rollout: &mut Rollout, reading: &Reading) {
         rollout.last_traffic = Some(reading.to);
     }
     rollout.last_reading = Some(reading.to);
+    rollout.read_s += reading.to.since(reading.from).as_secs_f64();
     rollout.source = None;
     for (sum, arm) in [(&mut rollout.served.canary, &reading.canary), (&mut rollout.served.stable, &reading.stable)] {
         sum.n += arm.n;

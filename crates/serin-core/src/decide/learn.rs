@@ -17,6 +17,8 @@ use crate::units::Timestamp;
 
 /// Stable's latency is learnt from so many intervals where the source does not know the past: five minutes at the usual ten seconds.
 const INTERVALS: u32 = 30;
+/// The rate of requests is known after readings as long as so many intervals.
+const READINGS: u32 = 3;
 /// So many requests beyond the quantile, at least, or nobody knows where it lies.
 const BEYOND: f64 = 10.0;
 
@@ -130,15 +132,16 @@ impl Rollout {
         told
     }
 
-    /// The step's coarser margins, once, by the forecast when its settle time is over: before anything counts for fitness, and from numbers of
-    /// requests and stable's rate alone, so that nobody can choose by what passes. Tells which.
+    /// The step's coarser margins, once, by the forecast when its settle time is over and the rate of requests is known: from numbers of requests and
+    /// stable's rate alone, so that nobody can choose by what passes. What counted before was asked for the margin itself, which is asking more.
     pub(super) fn grade(&mut self, plan: &Plan, reading: &Reading) -> Vec<Reason> {
         let Some(Step::Weight { weight, graded: true, max_wait: Some(within), .. }) = plan.step(self.step) else { return Vec::new() };
-        if !self.graded.is_empty() || !self.settled(plan, reading) || self.bake.is_some() {
+        let requests = self.served.canary.n + self.served.stable.n;
+        let known = requests > 0.0 && self.read_s >= (plan.spec().interval * READINGS).as_secs_f64();
+        if !known || !self.graded.is_empty() || !self.settled(plan, reading) || self.bake.is_some() {
             return Vec::new();
         }
-        let seconds = reading.to.since(self.started).as_secs_f64();
-        let rate = if seconds > 0.0 { (self.served.canary.n + self.served.stable.n) / seconds } else { 0.0 };
+        let rate = requests / self.read_s;
         let (settings, mut told) = (plan.settings(), Vec::new());
         let tests = self.tests(plan);
         for (i, (test, metric)) in tests.iter().zip(plan.metrics()).enumerate() {

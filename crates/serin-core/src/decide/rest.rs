@@ -238,6 +238,7 @@ impl Look<'_> {
             analysis: Analysis::new(self.plan.tests(), &[]),
             split: Split::default(),
             served: Served::default(),
+            read_s: 0.0,
             last_traffic: None,
             refused_at: None,
             down: Down::default(),

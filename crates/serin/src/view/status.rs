@@ -377,6 +377,7 @@ mod tests {
             analysis,
             split,
             served: Served::default(),
+            read_s: 0.0,
             last_traffic: None,
             refused_at: None,
             down: Default::default(),
