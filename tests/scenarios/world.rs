@@ -195,6 +195,8 @@ pub(crate) struct WorldRoute {
     pub(crate) manager: Option<(String, Timestamp)>,
     /// The abort mark.
     pub(crate) mark: Option<String>,
+    /// Why, as the mark says.
+    pub(crate) because: Option<String>,
 }
 
 /// Everything that Serin can see or touch.
@@ -264,7 +266,14 @@ impl World {
         };
         let weights: BTreeMap<String, u32> = story.versions.iter().filter_map(|(v, d)| Some((v.clone(), d.weight?))).collect();
         for name in &story.routes {
-            world.routes.push(WorldRoute { name: name.clone(), weights: weights.clone(), resource_version: 1, manager: None, mark: None });
+            world.routes.push(WorldRoute {
+                name: name.clone(),
+                weights: weights.clone(),
+                resource_version: 1,
+                manager: None,
+                mark: None,
+                because: None,
+            });
         }
         for (name, version) in &story.versions {
             world.upsert(name, version);
@@ -427,7 +436,7 @@ impl World {
                 route.weights = [(stable, sum), (last, 0)].into();
                 route.resource_version += 1;
                 route.manager = Some(("serin".into(), now));
-                route.mark = uid.clone();
+                (route.mark, route.because) = (uid.clone(), None);
             }
         }
     }
@@ -467,6 +476,7 @@ impl World {
             splits: vec![Split { label: "spec.http[0]".into(), shares: r.weights.keys().map(|v| (name(v), Self::share(r, v))).collect() }],
             manager: r.manager.clone(),
             mark: r.mark.clone(),
+            because: r.because.clone(),
         };
         let (abort, requests) =
             self.requests.iter().cloned().partition::<Vec<_>, _>(|r| matches!(r.action, RequestAction::Abort | RequestAction::AbortForced));
@@ -514,8 +524,10 @@ impl World {
                 r.weights.insert(stable.to_string(), share.rest().parts());
                 r.resource_version += 1;
                 r.manager = Some(("serin".into(), now));
-                if let Guard::Abort { rollout } = guard {
-                    r.mark = Some(rollout.clone());
+                if let Guard::Abort { rollout, why } = guard
+                    && r.mark.as_ref() != Some(rollout)
+                {
+                    (r.mark, r.because) = (Some(rollout.clone()), Some(why.clone()));
                 }
             }
             Action::Scale { workload, replicas } | Action::Unscale { workload, replicas } => {

@@ -110,6 +110,8 @@ pub enum Guard {
     Abort {
         /// The rollout that ends.
         rollout: String,
+        /// Why, as a sentence: it stands beside the mark, for whoever comes after a crash.
+        why: String,
     },
 }
 

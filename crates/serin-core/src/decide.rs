@@ -178,8 +178,10 @@ impl<'a> Look<'a> {
 
     /// Why the rollout must end now, whatever its step; the checks that need no statistics.
     fn must_end(&self, rollout: &Rollout) -> Option<EndCause> {
-        if self.seen.routes.iter().any(|r| r.mark.as_ref() == Some(&rollout.uid)) {
-            return Some(EndCause::Mark);
+        let mut marked = self.seen.routes.iter().filter(|r| r.mark.as_ref() == Some(&rollout.uid)).peekable();
+        if marked.peek().is_some() {
+            let why = marked.find_map(|r| r.because.clone());
+            return Some(why.map_or(EndCause::Mark, |why| EndCause::Marked { why }));
         }
         let Some(canary) = self.workload(&rollout.canary) else {
             return Some(EndCause::CanaryGone);

@@ -91,6 +91,8 @@ pub struct Route {
     pub manager: Option<(String, Timestamp)>,
     /// The value of `serin.dev/aborted`: the uid of the rollout that was ended.
     pub mark: Option<String>,
+    /// The value of `serin.dev/aborted-because`: why, in a sentence.
+    pub because: Option<String>,
 }
 
 /// One route's shares among the versions of the service; other destinations are left out.

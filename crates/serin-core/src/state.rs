@@ -324,6 +324,11 @@ pub enum EndCause {
     },
     /// The route carries the mark of an abort that was made without the controller.
     Mark,
+    /// The same, and the mark says why.
+    Marked {
+        /// As a sentence.
+        why: String,
+    },
     /// The canary has no ready pod.
     CanaryDown,
     /// The canary's Deployment is gone.
@@ -475,6 +480,7 @@ impl fmt::Display for EndCause {
             Self::Abort { who, why, .. } if why.is_empty() => write!(f, "aborted by {who}"),
             Self::Abort { who, why, .. } => write!(f, "aborted by {who}: {why}"),
             Self::Mark => f.write_str("aborted on the route itself, as its mark says"),
+            Self::Marked { why } => f.write_str(why),
             Self::CanaryDown => f.write_str("it has no ready pod"),
             Self::CanaryGone => f.write_str("its Deployment is gone"),
             Self::Superseded { by } => write!(f, "{by} is wanted instead"),

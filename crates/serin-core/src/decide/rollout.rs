@@ -506,7 +506,9 @@ impl Look<'_> {
 /// or a crash between route and state would condemn a version that nobody blamed.
 fn guard_back(rollout: &Rollout, cause: &EndCause) -> Guard {
     match cause {
-        EndCause::Harm(_) | EndCause::Abort { .. } | EndCause::Mark | EndCause::CanaryDown => Guard::Abort { rollout: rollout.uid.clone() },
+        EndCause::Harm(_) | EndCause::Abort { .. } | EndCause::Mark | EndCause::Marked { .. } | EndCause::CanaryDown => {
+            Guard::Abort { rollout: rollout.uid.clone(), why: cause.to_string() }
+        }
         EndCause::CanaryGone | EndCause::Superseded { .. } | EndCause::Inconclusive | EndCause::Rollback { .. } => Guard::Back,
     }
 }

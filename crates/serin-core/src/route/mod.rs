@@ -33,6 +33,6 @@ pub use network::{Change, Network, Selection, World};
 pub use patch::{Guard, Patch, describe};
 pub use problem::{Place, RouteProblem};
 pub use share::Share;
-pub use structure::{aborted_mark, add_destination, bind_mesh, mark, remove_destination, split_plain};
+pub use structure::{Mark, aborted_because, aborted_mark, add_destination, bind_mesh, mark, remove_destination, split_plain};
 pub use survey::{Arms, Role, Split, Survey, Target, look, survey};
 pub use weights::{Abort, RouteTotal, abort, set_share, set_shares, total_for, total_for_route};

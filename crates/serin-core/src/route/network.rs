@@ -23,7 +23,7 @@ use super::patch::{self, Patch};
 use super::problem::{Place, RouteProblem};
 use super::rules::{Labels, Rules, Subset, callers_without, effective};
 use super::slug::slug;
-use super::structure::{aborted_mark, add_destination, mark_into, remove_destination, split_plain};
+use super::structure::{Mark, aborted_because, aborted_mark, add_destination, mark_into, remove_destination, split_plain};
 use super::survey::{Arms, Split, Survey, Target, VIRTUAL_SERVICE, look, sends_to};
 use super::weights::{RouteTotal, pin, share_into, total_for_route, withdraw_into};
 use crate::action::Guard;
@@ -307,9 +307,9 @@ impl Network<'_> {
     ) -> Result<Change, Vec<RouteProblem>> {
         let managed = self.managed(route).map_err(one)?;
         match guard {
-            Guard::Abort { rollout } => {
+            Guard::Abort { rollout, why } => {
                 let mut change = self.withdraw(managed, stable, canary);
-                mark_into(&mut change.patch, managed.vs, rollout);
+                mark_into(&mut change.patch, managed.vs, Mark { rollout, why });
                 Ok(change)
             }
             Guard::Back if share == Weight::ZERO => Ok(self.withdraw(managed, stable, canary)),
@@ -417,6 +417,7 @@ impl Network<'_> {
             splits: splits.chain(managed.plain.iter().map(whole)).collect(),
             manager: last_weight_manager(managed.vs).map(|(who, at)| (who.to_owned(), at.and_then(instant).unwrap_or(Timestamp(0)))),
             mark: aborted_mark(managed.vs).map(ToOwned::to_owned),
+            because: aborted_because(managed.vs).map(ToOwned::to_owned),
         }
     }
 

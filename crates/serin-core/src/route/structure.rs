@@ -20,6 +20,17 @@ use super::weights::{pin, pin_route};
 
 /// The annotation by which an abort without the controller tells it what was done: the uid of the rollout that ended.
 pub const ABORTED: &str = "serin.dev/aborted";
+/// The annotation beside it that says why: what is known of the end where the controller was killed before it wrote its status.
+pub const ABORTED_BECAUSE: &str = "serin.dev/aborted-because";
+
+/// What an abort leaves on a VirtualService.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark<'a> {
+    /// The rollout that ends.
+    pub rollout: &'a str,
+    /// Why, as a sentence; may be empty.
+    pub why: &'a str,
+}
 
 /// The name by which Istio calls all sidecars.
 pub const MESH: &str = "mesh";
@@ -137,9 +148,9 @@ pub fn serves(vs: &Value, service: &ServiceName) -> bool {
 }
 
 /// The patch that marks a VirtualService with the rollout that was ended.
-pub fn mark(vs: &Value, rollout: &str) -> Patch {
+pub fn mark(vs: &Value, mark: Mark<'_>) -> Patch {
     let mut patch = Patch::default();
-    mark_into(&mut patch, vs, rollout);
+    mark_into(&mut patch, vs, mark);
     patch
 }
 
@@ -148,19 +159,26 @@ pub fn aborted_mark(vs: &Value) -> Option<&str> {
     text(vs, &annotation_path(ABORTED))
 }
 
+/// Why an abort ended it, where the mark says so.
+pub fn aborted_because(vs: &Value) -> Option<&str> {
+    text(vs, &annotation_path(ABORTED_BECAUSE)).filter(|why| !why.is_empty())
+}
+
 /// Adds the mark. Where there are no annotations yet, the patch has to create them, and is pinned to the resourceVersion, if
 /// the object has one: it would otherwise replace annotations that came meanwhile.
-pub(super) fn mark_into(patch: &mut Patch, vs: &Value, rollout: &str) {
-    if aborted_mark(vs) == Some(rollout) {
+pub(super) fn mark_into(patch: &mut Patch, vs: &Value, mark: Mark<'_>) {
+    // The first who aborted knows why.
+    if aborted_mark(vs) == Some(mark.rollout) {
         return;
     }
     if present(vs, "/metadata/annotations") {
-        patch.put(vs, annotation_path(ABORTED), Value::from(rollout));
+        patch.put(vs, annotation_path(ABORTED), Value::from(mark.rollout));
+        patch.put(vs, annotation_path(ABORTED_BECAUSE), Value::from(mark.why));
     } else {
         if let Some(version) = text(vs, "/metadata/resourceVersion") {
             patch.test("/metadata/resourceVersion", Value::from(version));
         }
-        patch.add("/metadata/annotations", json!({ABORTED: rollout}));
+        patch.add("/metadata/annotations", json!({ABORTED: mark.rollout, ABORTED_BECAUSE: mark.why}));
     }
 }
 

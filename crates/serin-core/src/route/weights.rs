@@ -26,7 +26,7 @@ use super::json::list;
 use super::patch::{Guard, Patch};
 use super::problem::{Place, RouteProblem};
 use super::share::{Share, gcd};
-use super::structure::mark_into;
+use super::structure::{Mark, mark_into};
 use super::survey::{Arms, Destination, MAX_WEIGHT, ReadRoute, Target, VIRTUAL_SERVICE, read_route};
 use crate::units::Weight;
 
@@ -110,7 +110,7 @@ pub struct Abort {
 /// Works from every state: weights absent, all zero, of another total, destinations named twice. It never makes a sum of 0
 /// and never changes another destination's share. Pinned to the routes it edits, and to the resourceVersion only where the
 /// mark would otherwise overwrite annotations that appeared meanwhile.
-pub fn abort(vs: &Value, only: Option<&[String]>, arms: &Arms, rollout: Option<&str>) -> Abort {
+pub fn abort(vs: &Value, only: Option<&[String]>, arms: &Arms, mark: Option<Mark<'_>>) -> Abort {
     let mut abort = Abort::default();
     for index in 0..list(vs, "/spec/http").len() {
         let name = Place::route(vs, index).name;
@@ -119,8 +119,8 @@ pub fn abort(vs: &Value, only: Option<&[String]>, arms: &Arms, rollout: Option<&
             abort.left.extend(withdraw_into(&mut abort.patch, vs, index, stable, canary).err());
         }
     }
-    if let Some(rollout) = rollout {
-        mark_into(&mut abort.patch, vs, rollout);
+    if let Some(mark) = mark {
+        mark_into(&mut abort.patch, vs, mark);
     }
     abort
 }

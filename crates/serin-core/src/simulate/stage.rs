@@ -148,6 +148,7 @@ impl<'a> Stage<'a> {
             }],
             manager: None,
             mark: None,
+            because: None,
         };
         let mut seen = Observation {
             at: START,

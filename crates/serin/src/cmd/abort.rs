@@ -20,7 +20,7 @@ use serin_api::{CanaryRelease, names};
 use serin_controller::observe::receivers;
 use serin_core::observe::RequestAction;
 use serin_core::route::rules::Labels;
-use serin_core::route::{Arms, ServiceName, Share, abort};
+use serin_core::route::{Arms, Mark, ServiceName, Share, abort};
 use tokio::time::Instant;
 
 use super::request::{annotate, request_for, who};
@@ -131,7 +131,10 @@ pub(crate) async fn run(args: AbortArgs, cluster: &ClusterArgs) -> Outcome {
     }
     let end = begin + args.timeout;
     let missing: Vec<usize> = (0..targets.len()).filter(|i| done[*i].is_none()).collect();
-    let patched = join_all(missing.iter().map(|i| take_back(&mesh, &cluster, &service, &pair, &targets[*i], before[*i], end))).await;
+    let why =
+        if args.reason.is_empty() { format!("aborted by {}", request.who) } else { format!("aborted by {}: {}", request.who, args.reason) };
+    let mark = pair.rollout.as_deref().map(|rollout| Mark { rollout, why: &why });
+    let patched = join_all(missing.iter().map(|i| take_back(&mesh, &cluster, &service, &pair, mark, &targets[*i], before[*i], end))).await;
     for (i, result) in missing.iter().zip(patched) {
         done[*i] = Some(result?);
     }
@@ -258,11 +261,13 @@ async fn wait_for_controller(
 }
 
 /// Patches one VirtualService until it shows 0. A test that fails means that somebody wrote it meanwhile: read and try again.
+#[expect(clippy::too_many_arguments, reason = "as above")]
 async fn take_back(
     mesh: &Mesh,
     cluster: &Cluster,
     service: &ServiceName,
     pair: &Pair,
+    mark: Option<Mark<'_>>,
     target: &(String, Option<Vec<String>>),
     before: Share,
     end: Instant,
@@ -274,7 +279,7 @@ async fn take_back(
     loop {
         let tried = async {
             let vs = mesh.again(cluster, name).await?;
-            let abort = abort(&vs, only.as_deref(), &pair.arms, pair.rollout.as_deref());
+            let abort = abort(&vs, only.as_deref(), &pair.arms, mark);
             let left: Vec<String> = abort.left.iter().map(ToString::to_string).collect();
             let vs = if abort.patch.is_noop() { vs } else { mesh.patch(cluster, name, &abort.patch).await? };
             Ok::<_, kube::Error>((vs, left))

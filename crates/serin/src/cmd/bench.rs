@@ -25,15 +25,18 @@ use crate::out;
 /// Measure on this machine: lab start, weight changes, faults, and the decision itself
 #[derive(Args, Debug, Clone)]
 #[command(
-    after_help = "Exit codes: 0 measured; 2 it could not run; 130 interrupted.\n\nExamples:\n  serin bench\n  serin bench --only fault --runs 5\n  serin bench --only scale --releases 10,1000,10000"
+    after_help = "Exit codes: 0 measured; 2 it could not run; 130 interrupted.\n\nExamples:\n  serin bench\n  serin bench --only fault --runs 5\n  serin bench --only rollouts --runs 100\n  serin bench --only scale --releases 10,1000,10000"
 )]
 pub(crate) struct BenchArgs {
     /// Runs of each kind
     #[arg(long, value_name = "COUNT", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// Only one of them [default: all but scale, which takes minutes]
+    /// Only one of them [default: all but scale and rollouts, which take minutes]
     #[arg(long, value_enum, value_name = "WHAT")]
     only: Option<What>,
+    /// For rollouts: requests a second
+    #[arg(long, value_name = "COUNT", default_value = "500", value_parser = clap::value_parser!(u32).range(1..=5000))]
+    rate: u32,
     /// For scale: how many releases; several numbers are several runs
     #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_value = "10,1000,10000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     releases: Vec<u32>,
@@ -65,6 +68,8 @@ enum What {
     Fault,
     /// One call of `decide`
     Decide,
+    /// Whole rollouts on a real Envoy: healthy versions in a row, and each kind of fault, beside their simulation
+    Rollouts,
     /// A controller among many releases: memory, processor, requests, first sync, fault to patch
     Scale,
 }
@@ -79,6 +84,10 @@ pub(crate) async fn run(args: BenchArgs) -> Outcome {
                 Some(kubeconfig) => super::scale::controller(&scale, kubeconfig).await?,
                 None => super::scale::run(&scale, args.json).await?,
             }
+            return Ok(Exit::Done);
+        }
+        if args.only == Some(What::Rollouts) {
+            super::series::run(&super::series::Series { runs: args.runs, rate: args.rate }).await?;
             return Ok(Exit::Done);
         }
         if wanted(What::Decide) {
@@ -357,6 +366,7 @@ fn observation(now: Timestamp, shares: &[(&str, u32)]) -> Result<Observation, Fa
             splits: vec![Split { label: "spec.http[0]".into(), shares: split }],
             manager: None,
             mark: None,
+            because: None,
         }],
         traffic: Seen::Read(reading),
         requests: Vec::new(),

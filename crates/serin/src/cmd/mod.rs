@@ -16,6 +16,7 @@ pub(crate) mod replay;
 pub(crate) mod request;
 pub(crate) mod resolved;
 pub(crate) mod scale;
+pub(crate) mod series;
 pub(crate) mod simulate;
 pub(crate) mod soak;
 pub(crate) mod status;

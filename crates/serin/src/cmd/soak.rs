@@ -300,12 +300,14 @@ async fn remove(cluster: &Cluster, version: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn status(cluster: &Cluster) -> Option<Value> {
+/// The release's status, if there is one.
+pub(super) async fn status(cluster: &Cluster) -> Option<Value> {
     let release = cluster.releases().get("my-app").await.ok()?;
     serde_json::to_value(release.status?).ok()
 }
 
-async fn wait(cluster: &Cluster, longest: Duration, fits: impl Fn(&Value) -> bool) -> Result<(), String> {
+/// Waits for a status; else tells the last one.
+pub(super) async fn wait(cluster: &Cluster, longest: Duration, fits: impl Fn(&Value) -> bool) -> Result<(), String> {
     let end = Instant::now() + longest;
     loop {
         let now = status(cluster).await.unwrap_or_default();

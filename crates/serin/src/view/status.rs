@@ -403,6 +403,7 @@ mod tests {
                 }],
                 manager: None,
                 mark: None,
+                because: None,
             }],
             rules: Rules::default(),
             traffic: Traffic::NotAsked,

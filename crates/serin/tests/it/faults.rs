@@ -18,6 +18,24 @@ fn two_minutes_of_random_faults_lose_no_request() {
 }
 
 #[test]
+#[ignore = "needs envoy"]
+fn healthy_versions_are_promoted_in_a_row_and_each_kind_of_fault_is_played() {
+    let _alone = alone();
+    let out = Command::new(SERIN).args(["bench", "--only", "rollouts", "--runs", "5"]).output().expect("serin runs");
+    assert!(out.status.success(), "{}", said(&out));
+    let text = String::from_utf8_lossy(&out.stdout);
+    // What must hold whatever the machine; the rest is a benchmark's to print.
+    assert!(text.contains("0 of 5 healthy versions were taken back"), "{text}");
+    for (kind, end) in [
+        ("50 points more errors: ", "0 promoted, 1 taken back"),
+        ("20 points more errors with the third step: ", "0 promoted, 1 taken back"),
+        ("300 ms more, p90 may grow 20 %: ", "0 promoted, 1 taken back"),
+    ] {
+        assert!(text.contains(&format!("{kind}{end}")), "{kind}{text}");
+    }
+}
+
+#[test]
 #[ignore = "a thousand releases"]
 fn among_a_thousand_releases_the_idle_ones_cost_no_request() {
     let _alone = alone();

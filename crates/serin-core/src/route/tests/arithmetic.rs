@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::{
-    Guard, RouteProblem, RouteTotal, Share, Target, abort, aborted_mark, describe, look, set_share, set_shares, total_for, total_for_route,
+    Guard, Mark, RouteProblem, RouteTotal, Share, Target, abort, aborted_mark, describe, look, set_share, set_shares, total_for,
+    total_for_route,
 };
 use super::{apply, arms, article, my_app, of, route, without_weights};
 use crate::units::Weight;
@@ -232,12 +233,12 @@ fn an_abort_works_from_every_state() {
     ];
     for (what, http, expected) in table {
         let vs = of(json!([http]));
-        let done = abort(&vs, None, &arms("v1", "v2"), Some("r-1"));
+        let done = abort(&vs, None, &arms("v1", "v2"), Some(Mark { rollout: "r-1", why: "worse" }));
         assert_eq!(done.left, [], "{what}");
         let after = apply(&vs, &done.patch).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(json!(weights(&after, 0)), *expected, "{what}");
         assert_eq!(aborted_mark(&after), Some("r-1"), "{what}");
-        let again = abort(&after, None, &arms("v1", "v2"), Some("r-1"));
+        let again = abort(&after, None, &arms("v1", "v2"), Some(Mark { rollout: "r-1", why: "worse" }));
         assert!(again.patch.is_noop(), "{what}: a second abort has nothing to do");
     }
 }
@@ -276,17 +277,17 @@ fn an_abort_keeps_to_the_routes_that_are_named() {
 #[test]
 fn the_mark_never_overwrites_annotations() {
     let vs = article();
-    let done = abort(&vs, None, &arms("v1", "v2"), Some("r-1"));
+    let done = abort(&vs, None, &arms("v1", "v2"), Some(Mark { rollout: "r-1", why: "worse" }));
     let mut annotated = vs.clone();
     annotated["metadata"]["annotations"] = json!({"team": "shop"});
     annotated["metadata"]["resourceVersion"] = json!("42");
     assert!(apply(&annotated, &done.patch).is_err(), "annotations came meanwhile: read again");
-    let done = abort(&annotated, None, &arms("v1", "v2"), Some("r-1"));
+    let done = abort(&annotated, None, &arms("v1", "v2"), Some(Mark { rollout: "r-1", why: "worse" }));
     annotated["metadata"]["resourceVersion"] = json!("43");
     let after = apply(&annotated, &done.patch).expect("pinned to the route alone");
-    assert_eq!(after["metadata"]["annotations"], json!({"team": "shop", "serin.dev/aborted": "r-1"}));
-    let again = abort(&after, None, &arms("v1", "v2"), Some("r-2"));
-    assert_eq!(describe(&again.patch), ["metadata.annotations: serin.dev/aborted = r-2"]);
+    assert_eq!(after["metadata"]["annotations"], json!({"team": "shop", "serin.dev/aborted": "r-1", "serin.dev/aborted-because": "worse"}));
+    let again = abort(&after, None, &arms("v1", "v2"), Some(Mark { rollout: "r-2", why: "worse" }));
+    assert_eq!(describe(&again.patch), ["metadata.annotations: serin.dev/aborted = r-2, serin.dev/aborted-because = worse"]);
 }
 
 fn weight_of_anything() -> impl Strategy<Value = Value> {
@@ -419,7 +420,7 @@ proptest! {
             let entry = vs["spec"]["http"][0]["route"][0].clone();
             vs["spec"]["http"][0]["route"].as_array_mut().expect("a list").push(entry);
         }
-        let done = abort(&vs, None, &arms("v1", "v2"), Some(&rollout));
+        let done = abort(&vs, None, &arms("v1", "v2"), Some(Mark { rollout: &rollout, why: "worse" }));
         prop_assert_eq!(&done.left, &[]);
         let mut meanwhile = vs.clone();
         meanwhile["spec"]["hosts"] = json!(["elsewhere"]);
@@ -436,7 +437,9 @@ proptest! {
         let mut unmarked = after;
         unmarked["metadata"].as_object_mut().expect("metadata").remove("annotations");
         prop_assert_eq!(without_weights(&unmarked), without_weights(&meanwhile));
-        prop_assert!(abort(&apply(&vs, &done.patch).expect("it applies"), None, &arms("v1", "v2"), Some(&rollout)).patch.is_noop());
+        let mark = Some(Mark { rollout: &rollout, why: "later" });
+        let again = abort(&apply(&vs, &done.patch).expect("it applies"), None, &arms("v1", "v2"), mark);
+        prop_assert!(again.patch.is_noop());
     }
 
     #[test]

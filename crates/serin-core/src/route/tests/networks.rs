@@ -127,7 +127,7 @@ impl Cluster {
     }
 
     fn abort(&mut self, name: &str, stable: &str, canary: &str) -> Vec<&'static str> {
-        let guard = Guard::Abort { rollout: "r-1".into() };
+        let guard = Guard::Abort { rollout: "r-1".into(), why: "worse".into() };
         let change = self.see(|network| network.set_weights(&object(name), &version(stable), &version(canary), Weight::ZERO, &guard, &[]));
         let change = change.expect("an abort always has a patch");
         self.patch(name, &change.patch);

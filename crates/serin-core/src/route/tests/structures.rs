@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use serde_json::{Value, json};
 
 use super::super::{
-    Guard, RouteProblem, Target, aborted_mark, add_destination, bind_mesh, describe, look, mark, remove_destination, split_plain,
+    Guard, Mark, RouteProblem, Target, aborted_because, aborted_mark, add_destination, bind_mesh, describe, look, mark, remove_destination,
+    split_plain,
 };
 use super::{apply, arms, article, my_app, of, route};
 
@@ -127,8 +128,9 @@ fn the_mesh_is_bound_with_one_word() {
 fn a_mark_is_put_beside_other_annotations() {
     let mut vs = article();
     vs["metadata"]["annotations"] = json!({"a/b~c": "1"});
-    let after = apply(&vs, &mark(&vs, "r-1")).expect("it applies");
+    let after = apply(&vs, &mark(&vs, Mark { rollout: "r-1", why: "worse" })).expect("it applies");
     assert_eq!((aborted_mark(&after), &after["metadata"]["annotations"]["a/b~c"]), (Some("r-1"), &json!("1")));
-    assert!(mark(&after, "r-1").is_noop());
+    assert_eq!(aborted_because(&after), Some("worse"));
+    assert!(mark(&after, Mark { rollout: "r-1", why: "later" }).is_noop(), "the first who aborted knows why");
     assert_eq!(aborted_mark(&article()), None);
 }

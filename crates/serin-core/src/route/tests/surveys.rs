@@ -301,8 +301,8 @@ proptest! {
                 let _ = remove_destination(&object, &[index], &arms.canary, guard);
             }
         }
-        let _ = abort(&object, None, &arms, Some("r"));
-        let _ = mark(&object, "r");
+        let _ = abort(&object, None, &arms, Some(crate::route::Mark { rollout: "r", why: "worse" }));
+        let _ = mark(&object, crate::route::Mark { rollout: "r", why: "worse" });
         let _ = bind_mesh(&object, &my_app());
         let both = [object, other];
         let _ = conflict::same_host(&both, &[]);
@@ -331,7 +331,7 @@ proptest! {
         for route in network.routes() {
             let guard = crate::action::Guard::Forward { resource_version: route.resource_version.clone() };
             let _ = network.set_weights(&route.object, version, &other, Weight::ALL, &guard, &[]);
-            let done = network.set_weights(&route.object, version, &other, Weight::ZERO, &crate::action::Guard::Abort { rollout: "r".into() }, &[]);
+            let done = network.set_weights(&route.object, version, &other, Weight::ZERO, &crate::action::Guard::Abort { rollout: "r".into(), why: "worse".into() }, &[]);
             prop_assert!(done.is_ok());
             let _ = network.ensure_destination(&route.object, version, &other);
             let _ = network.remove_version(&route.object, version);
