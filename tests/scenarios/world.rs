@@ -85,6 +85,8 @@ pub(crate) struct Version {
     pub(crate) template: Option<String>,
     /// Who else sets the replicas.
     pub(crate) scaled_by: Option<String>,
+    /// Who applies it from Git.
+    pub(crate) kept_by: Option<String>,
 }
 
 /// Something that happens.
@@ -114,6 +116,8 @@ pub(crate) struct Change {
     pub(crate) age: f64,
     /// `down`, `stale`, `missing`, `ok`.
     pub(crate) source: Option<String>,
+    /// The VirtualServices are deleted (`gone`), or made again as they were (`back`).
+    pub(crate) routes: Option<String>,
     /// What the plan's queries answer from now on: a number, or `none`.
     pub(crate) answer: Option<String>,
     /// Requests per second from now on.
@@ -172,6 +176,8 @@ pub(crate) struct Deployment {
     pub(crate) created: Timestamp,
     /// Who else sets its replicas.
     pub(crate) scaled_by: Option<String>,
+    /// Who applies it from Git.
+    pub(crate) kept_by: Option<String>,
 }
 
 impl Deployment {
@@ -221,6 +227,7 @@ pub(crate) struct World {
     /// The source's trouble.
     pub(crate) source: Option<SourceProblem>,
     answer: Option<f64>,
+    deleted: Vec<WorldRoute>,
     no_subsets: Option<String>,
     rate: f64,
     no_cluster: Option<f64>,
@@ -254,6 +261,7 @@ impl World {
             obstacle: None,
             source: None,
             answer: None,
+            deleted: Vec::new(),
             no_subsets: story.no_subsets.clone(),
             rate: story.rate,
             no_cluster: None,
@@ -298,6 +306,7 @@ impl World {
             hash: "a".into(),
             created: now,
             scaled_by: None,
+            kept_by: None,
         };
         let d = self.deployments.entry(name.into()).or_insert_with(fresh);
         if let Some(pods) = v.pods {
@@ -310,6 +319,7 @@ impl World {
         d.slow = share(v.slow.as_ref()).unwrap_or(d.slow);
         d.latency = v.latency.map(|median_ms| Latency { median_ms, sigma: 0.5 }).or(d.latency);
         d.hash = v.template.clone().unwrap_or_else(|| d.hash.clone());
+        d.kept_by = v.kept_by.clone().or_else(|| d.kept_by.clone());
         d.scaled_by = v.scaled_by.clone().or_else(|| d.scaled_by.clone());
     }
 
@@ -411,6 +421,12 @@ impl World {
             Some("missing") => self.source = Some(SourceProblem::Missing { what: "no istio_requests_total".into() }),
             Some(other) => panic!("no such source: {other}"),
         }
+        match change.routes.as_deref() {
+            None => {}
+            Some("gone") => self.deleted = std::mem::take(&mut self.routes),
+            Some("back") => self.routes = std::mem::take(&mut self.deleted),
+            Some(other) => panic!("routes are gone or back, not {other}"),
+        }
         if let Some(answer) = &change.answer {
             self.answer = answer.parse().ok();
         }
@@ -467,6 +483,7 @@ impl World {
                 endpoints: d.ready(self.now),
                 created: d.created,
                 scaled_by: d.scaled_by.clone(),
+                kept_by: d.kept_by.clone(),
             })
             .collect();
         workloads.sort_by_key(|w| w.created);
@@ -538,6 +555,7 @@ impl World {
                     d.ready_at = now.plus(POD_START);
                 }
             }
+            Action::Retire { workload } => self.deployments.retain(|v, _| format!("my-app-{v}") != *workload),
             Action::Event { .. } => {}
             Action::Handle { id } => self.requests.retain(|r| r.id != *id),
         }

@@ -125,9 +125,6 @@ impl Problems {
             not_yet("spec.traffic.mirror", &traffic.mirror);
             not_yet("spec.traffic.destinations", &traffic.destinations);
         }
-        if let Some(scaling) = &spec.scaling {
-            not_yet("spec.scaling.retireAfter", &scaling.retire_after);
-        }
     }
 
     fn read(&mut self, spec: &CanaryReleaseSpec) -> PlanSpec {
@@ -180,6 +177,11 @@ impl Problems {
                 Some(CanaryScalingSpec::Wait) => Scaling::Wait,
                 Some(CanaryScalingSpec::Full) => Scaling::Full,
             },
+            retire_after: spec
+                .scaling
+                .as_ref()
+                .and_then(|s| s.retire_after.as_deref())
+                .map(|text| self.duration("spec.scaling.retireAfter", Some(text), "")),
             steps: steps.iter().enumerate().filter_map(|(i, step)| self.step(i, step)).collect(),
             bake: self.duration("spec.promotion.bake", promotion.bake.as_deref(), defaults::BAKE),
             interval,
@@ -402,7 +404,7 @@ mod tests {
         let plan = plan_of(&spec(json!({
             "service": "my-app", "version": {"desired": "v2", "label": "rev"}, "trigger": "Manual", "suspend": true,
             "traffic": {"settle": "1s", "destinationRule": "Existing", "manageRoute": true},
-            "scaling": {"canary": "Full"},
+            "scaling": {"canary": "Full", "retireAfter": "24h"},
             "steps": [{"weight": "0.5%", "hold": "500ms"}, {"pause": {"for": "1h"}}, {"weight": 50, "confirm": true, "maxWait": "24h"}, {"pause": {}}],
             "promotion": {"bake": "0s"},
             "analysis": {"interval": "500ms", "source": "Proxies", "confidence": "99%", "onInconclusive": "Rollback", "onNoTraffic": "Proceed",
@@ -423,6 +425,7 @@ mod tests {
                 max_wait: None
             }
         );
+        assert_eq!(seen.retire_after, Some(Duration::from_secs(86_400)));
         assert_eq!(seen.steps[1], Step::Pause { time: Some(Duration::from_secs(3600)) });
         assert!(matches!(seen.steps[2], Step::Weight { hold, max_wait: Some(_), .. } if hold == Duration::from_secs(60)));
         assert_eq!(plan.metrics()[0].test.test, Test::Compare { margin: 0.01, ratio: 1.5 });
@@ -433,17 +436,10 @@ mod tests {
     fn what_nothing_carries_out_is_refused_by_name() {
         let found = problems(json!({
             "service": "my-app",
-            "traffic": {"match": [{}], "mirror": "10%", "destinations": {}}, "scaling": {"retireAfter": "24h"},
+            "traffic": {"match": [{}], "mirror": "10%", "destinations": {}},
             "hooks": [], "notify": [],
         }));
-        for path in [
-            "spec.traffic.match",
-            "spec.traffic.mirror",
-            "spec.traffic.destinations",
-            "spec.scaling.retireAfter",
-            "spec.hooks",
-            "spec.notify",
-        ] {
+        for path in ["spec.traffic.match", "spec.traffic.mirror", "spec.traffic.destinations", "spec.hooks", "spec.notify"] {
             let start = format!("{path}: not supported yet: {path}");
             assert_eq!(found.iter().filter(|p| p.starts_with(&start)).count(), 1, "{path} in {found:#?}");
         }

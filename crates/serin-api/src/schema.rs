@@ -338,12 +338,15 @@ fn scaling() -> Value {
                 with_default("ByWeight", one_of(&["ByWeight", "Wait", "Full"])),
             ),
         ),
-        ("retireAfter", not_yet(duration())),
+        (
+            "retireAfter",
+            about(
+                "So long after a promotion the Deployment that was replaced is deleted, unless a GitOps tool applies it. Absent: never.",
+                duration(),
+            ),
+        ),
     ]);
-    about(
-        "How the canary gets its pods.",
-        rules(&[("!has(self.retireAfter)", "not supported yet: spec.scaling.retireAfter", Some(".retireAfter"))], schema),
-    )
+    about("How the canary gets its pods.", schema)
 }
 
 fn steps() -> Value {

@@ -159,9 +159,9 @@ pub struct ScalingSpec {
     /// How the canary gets the pods for its share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<CanaryScalingSpec>,
-    /// Not supported yet.
+    /// So long after a promotion the version that was replaced is deleted; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retire_after: Option<Value>,
+    pub retire_after: Option<String>,
 }
 
 /// See `ScalingSpec::canary`.

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::join_all;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use serin_api::names::{self, FIELD_MANAGER};
@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::kinds::Kind;
 use crate::observe::cluster::Cluster;
-use crate::observe::project::Release;
+use crate::observe::project::{self, Release};
 use crate::observe::seen::{Net, SeenRequest};
 
 /// How often a way back is tried before the next look takes over, and how long it waits in between.
@@ -165,6 +165,7 @@ impl Hands {
             }
             Action::Scale { workload, replicas } => self.scale(work, workload, *replicas, |now, then| now < then).await,
             Action::Unscale { workload, replicas } => self.scale(work, workload, *replicas, |now, then| now > then).await,
+            Action::Retire { workload } => self.retire(work, workload).await,
             Action::Event { severity, reason } => {
                 self.event(work, index, *severity, reason.code(), &reason.to_string()).await;
                 Ok(())
@@ -305,6 +306,27 @@ impl Hands {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_conflict() => Err(ActError::Changed(format!("Deployment {object}"))),
             Err(error) => Err(api_error(what(), error)),
+        }
+    }
+
+    /// Deletes a Deployment as it was decided upon: where it has another version's template by now, or was written since it was read, not.
+    async fn retire(&self, work: &Work<'_>, workload: &str) -> Result<(), ActError> {
+        let object = ObjectName { namespace: work.release.name.namespace.clone(), name: workload.to_owned() };
+        let Some(now) = self.read(Kind::Deployment, &object).await? else { return Ok(()) };
+        let known = {
+            let cluster = self.cluster.read().unwrap_or_else(PoisonError::into_inner);
+            cluster.deployments(&object.namespace).find(|(name, _)| *name == workload).map(|(_, d)| d.hash.clone())
+        };
+        if known.as_ref() != Some(&project::deployment(&now).hash) {
+            return Err(ActError::Changed(format!("Deployment {object}")));
+        }
+        let preconditions = Preconditions { uid: now.metadata.uid, resource_version: now.metadata.resource_version };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        match self.api(Kind::Deployment, &object.namespace).delete(workload, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Err(ActError::Changed(format!("Deployment {object}"))),
+            Err(error) => Err(api_error(format!("delete Deployment {object}, which is replaced (spec.scaling.retireAfter)"), error)),
         }
     }
 

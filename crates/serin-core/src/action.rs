@@ -75,6 +75,11 @@ pub enum Action {
         /// To this many.
         replicas: u32,
     },
+    /// Delete the Deployment of a version that another one replaced. Precondition: no route gives it any weight, and nobody else keeps it.
+    Retire {
+        /// The Deployment.
+        workload: String,
+    },
     /// Take replicas of a canary that was taken back down to what was found. Precondition: its weight is 0 and has settled.
     Unscale {
         /// The Deployment.

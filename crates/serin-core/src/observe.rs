@@ -69,6 +69,8 @@ pub struct Workload {
     pub created: Timestamp,
     /// Whoever else sets the number of replicas: an autoscaler, or a GitOps manager that owns the field.
     pub scaled_by: Option<String>,
+    /// The GitOps manager that applies it, and would make it again.
+    pub kept_by: Option<String>,
 }
 
 impl Workload {

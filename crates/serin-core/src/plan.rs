@@ -198,6 +198,8 @@ pub struct PlanSpec {
     pub subsets: SubsetHome,
     /// See `Scaling`.
     pub scaling: Scaling,
+    /// So long after a promotion the version that was replaced is deleted; `None`: never.
+    pub retire_after: Option<Duration>,
     /// In order; weights never go down.
     pub steps: Vec<Step>,
     /// How long the canary is watched at 100 % before it is the new stable.

@@ -34,6 +34,10 @@ pub enum Reason {
     Braked { by: String },
     /// A version was taken back and will not be tried again.
     TakenBack { canary: VersionName, why: String },
+    /// A version that another one replaced is deleted, as the plan says.
+    Retires { version: VersionName, workload: String, after: Duration },
+    /// It would be, and somebody else keeps it.
+    KeptFromRetiring { version: VersionName, workload: String, manager: String },
     /// Somebody moved weights while nothing runs.
     DriftAtRest { manager: String, version: VersionName, to: Weight },
     /// It moved them to a version without the pods for it; put back, this once.
@@ -217,6 +221,7 @@ impl Reason {
                 | Self::Promoted { .. }
                 | Self::GoesBack { .. }
                 | Self::TakenBack { .. }
+                | Self::Retires { .. }
                 | Self::AdvancedWithoutProof { .. }
                 | Self::Bakes { .. }
         );
@@ -235,6 +240,8 @@ impl Reason {
             Self::Obstacle { code, .. } => code,
             Self::Braked { .. } => "Braked",
             Self::TakenBack { .. } => "TakenBack",
+            Self::Retires { .. } => "Retires",
+            Self::KeptFromRetiring { .. } => "KeptFromRetiring",
             Self::DriftAtRest { .. } => "DriftAtRest",
             Self::PutBack { .. } => "PutBack",
             Self::PutBackUndone { .. } => "PutBackUndone",
@@ -309,6 +316,17 @@ impl fmt::Display for Reason {
             Self::TakenBack { canary, why } => {
                 write!(f, "{canary} was taken back: {why}; it is not tried again until it changes or someone retries")
             }
+            Self::Retires { version, workload, after } => {
+                write!(
+                    f,
+                    "{version} has served nobody for {}: Deployment {workload} is deleted, as scaling.retireAfter says",
+                    duration_text(*after)
+                )
+            }
+            Self::KeptFromRetiring { version, workload, manager } => write!(
+                f,
+                "{version} may be deleted and is not: {manager} applies Deployment {workload} and would make it again; remove it there"
+            ),
             Self::DriftAtRest { manager, version, to } => {
                 write!(f, "{manager} gave {version} {to} of the requests; no rollout runs, so Serin leaves it")
             }

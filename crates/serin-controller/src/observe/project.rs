@@ -90,6 +90,8 @@ pub(crate) struct Deployment {
     pub(crate) created: Timestamp,
     /// The GitOps manager that owns `spec.replicas`.
     pub(crate) replicas_owner: Option<String>,
+    /// The GitOps manager that applies any of its spec.
+    pub(crate) keeper: Option<Box<str>>,
 }
 
 /// A Service.
@@ -228,7 +230,8 @@ pub(crate) fn deployment(object: &DynamicObject) -> Deployment {
         replicas: count(data, "/spec/replicas").unwrap_or(1),
         ready: count(data, "/status/readyReplicas").unwrap_or(0),
         created: created(object),
-        replicas_owner: replicas_owner(object),
+        replicas_owner: git_owner(object, "/f:spec/f:replicas"),
+        keeper: git_owner(object, "/f:spec").map(Into::into),
     }
 }
 
@@ -243,10 +246,10 @@ const GIT: [&str; 7] = [
     "fleetagent",
 ];
 
-/// The GitOps manager that owns `spec.replicas`, other than through the scale subresource.
-fn replicas_owner(object: &DynamicObject) -> Option<String> {
+/// The GitOps manager that owns a field, other than through a subresource.
+fn git_owner(object: &DynamicObject, field: &str) -> Option<String> {
     let entries = object.metadata.managed_fields.as_ref()?;
-    let owns = |fields: &Value| fields.pointer("/f:spec/f:replicas").is_some();
+    let owns = |fields: &Value| fields.pointer(field).is_some();
     let entry = entries.iter().find(|entry| {
         let git = entry.manager.as_deref().is_some_and(|m| GIT.contains(&m));
         git && entry.subresource.as_deref().unwrap_or_default().is_empty() && entry.fields_v1.as_ref().is_some_and(|f| owns(&f.0))
@@ -413,6 +416,12 @@ mod tests {
         assert_eq!(deployment_of("kustomize-controller", "", replicas.clone()).replicas_owner.as_deref(), Some("kustomize-controller"));
         assert_eq!(deployment_of("kubectl", "", replicas.clone()).replicas_owner, None);
         assert_eq!(deployment_of("argocd-controller", "", json!({"f:spec": {"f:template": {}}})).replicas_owner, None);
+        assert_eq!(
+            deployment_of("argocd-controller", "", json!({"f:spec": {"f:template": {}}})).keeper.as_deref(),
+            Some("argocd-controller")
+        );
+        assert_eq!(deployment_of("argocd-controller", "status", json!({"f:status": {}})).keeper, None);
+        assert_eq!(deployment_of("kubectl", "", replicas.clone()).keeper, None);
         assert_eq!(deployment_of("argocd-controller", "scale", replicas).replicas_owner, None);
     }
 

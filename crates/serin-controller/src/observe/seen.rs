@@ -199,6 +199,7 @@ fn workloads(cluster: &Cluster, release: &Release, label: &str) -> Vec<(Workload
                 endpoints: endpoints.get(name.as_str()).copied().unwrap_or(0),
                 created: d.created,
                 scaled_by: cluster.autoscaler(&object).map(str::to_owned).or_else(|| d.replicas_owner.clone()),
+                kept_by: d.keeper.as_deref().map(str::to_owned),
             };
             let labels = d.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             Some((workload, (version, labels)))

@@ -116,11 +116,46 @@ impl Look<'_> {
                 self.say(Reason::DesiredJudged { desired });
             }
         }
+        if stray.is_none() {
+            self.retire();
+        }
         if let Phase::RolledBack { version, cause, .. } = &phase {
             let why = cause.to_string();
             self.say(Reason::TakenBack { canary: version.name.clone(), why });
         }
         phase
+    }
+
+    /// Deletes versions whose time is over, where the plan says so: never while they have weight, stable is without pods, or somebody brakes; and
+    /// never what another manager would make again.
+    fn retire(&mut self) {
+        let Some(after) = self.plan.spec().retire_after else { return };
+        let stable_up = self.next.stable.as_ref().and_then(|s| self.workload(s)).is_some_and(|w| w.capacity() > 0);
+        if !stable_up || self.brake().is_some() {
+            return;
+        }
+        let serves = |version: &VersionName| self.next.stable.as_ref().is_some_and(|s| s.name == *version);
+        let due: Vec<(VersionName, crate::units::Timestamp)> = self.next.retirable.iter().filter(|(v, _)| !serves(v)).cloned().collect();
+        for (version, since) in due {
+            let at = since.plus(after);
+            if self.now < at {
+                self.wake(at);
+                continue;
+            }
+            for w in self.seen.workloads.iter().filter(|w| w.version == version) {
+                let workload = w.name.clone();
+                match &w.kept_by {
+                    Some(manager) => self.say(Reason::KeptFromRetiring { version: version.clone(), workload, manager: manager.clone() }),
+                    None => {
+                        self.tell(
+                            Severity::Normal,
+                            Reason::Retires { version: version.clone(), workload: workload.clone(), after: self.now.since(since) },
+                        );
+                        self.actions.push(Action::Retire { workload });
+                    }
+                }
+            }
+        }
     }
 
     /// Observed, stable is whichever version was given every request.

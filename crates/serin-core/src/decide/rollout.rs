@@ -62,6 +62,11 @@ impl Look<'_> {
                 self.tell(Severity::Warning, Reason::Paused { why: cause.to_string() });
                 return Phase::Paused(rollout, cause);
             }
+            // Deleted meanwhile: requests go by numbers of pods now, which nobody chose.
+            Shown::NotYet if self.seen.routes.is_empty() => {
+                self.say(Reason::NoRoute { service: "the service".into() });
+                return Phase::Progressing(rollout);
+            }
             Shown::NotYet if rollout.weight.share > rollout.weight.before => {
                 // Pods may have gone since the step was begun: the gates are asked again before each write.
                 let share = rollout.weight.share;

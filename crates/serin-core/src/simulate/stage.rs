@@ -138,6 +138,7 @@ impl<'a> Stage<'a> {
             endpoints: pods,
             created: Timestamp(created),
             scaled_by: None,
+            kept_by: None,
         };
         let route = Route {
             object: ObjectName { namespace: "default".into(), name: "app".into() },
@@ -281,7 +282,7 @@ impl<'a> Stage<'a> {
                     }
                 }
                 // Subset and destination are there from the beginning.
-                Action::EnsureSubset { .. } | Action::EnsureDestination { .. } => {}
+                Action::Retire { .. } | Action::EnsureSubset { .. } | Action::EnsureDestination { .. } => {}
             }
         }
         changed

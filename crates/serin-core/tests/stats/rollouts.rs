@@ -33,6 +33,7 @@ pub(crate) fn default_plan() -> PlanSpec {
         manage_route: false,
         subsets: SubsetHome::Companion,
         scaling: Scaling::ByWeight,
+        retire_after: None,
         steps: [1, 5, 10, 25, 50].map(step).into(),
         bake: minutes(10),
         interval: Duration::from_secs(10),

@@ -342,6 +342,7 @@ fn observation(now: Timestamp, shares: &[(&str, u32)]) -> Result<Observation, Fa
             endpoints: 3,
             created: Timestamp(i64::from(*version == "v2")),
             scaled_by: None,
+            kept_by: None,
         });
         split.push((name(version)?, Weight::from_parts(*share).unwrap_or(Weight::ZERO)));
     }

@@ -29,6 +29,9 @@ pub(crate) struct InstallArgs {
     /// Releases of this namespace only: a Role there, and no ClusterRole
     #[arg(long, value_name = "NAME")]
     watch_namespace: Option<String>,
+    /// The right to delete Deployments too, which spec.scaling.retireAfter needs
+    #[arg(long)]
+    retire: bool,
 }
 
 /// Prints them.
@@ -39,7 +42,7 @@ pub(crate) fn run(args: &InstallArgs) -> Outcome {
     }
     let image = args.image.as_deref().unwrap_or_default();
     let namespace = args.namespace.as_str();
-    for object in manifests(image, namespace, args.watch_namespace.as_deref()) {
+    for object in manifests(image, namespace, args.watch_namespace.as_deref(), args.retire) {
         let yaml = serde_saphyr::to_string(&object).map_err(|e| Failure::new(format!("cannot write YAML: {e}")))?;
         out::answer(&format!("---\n{yaml}"))?;
     }
@@ -65,7 +68,7 @@ pub(crate) struct UninstallArgs {
 
 /// Prints what `serin install` had printed, last first: the controller goes before its rights, and both before the kinds.
 pub(crate) fn uninstall(args: &UninstallArgs) -> Outcome {
-    let mut objects = manifests("", &args.namespace, args.watch_namespace.as_deref());
+    let mut objects = manifests("", &args.namespace, args.watch_namespace.as_deref(), false);
     objects.retain(|o| o["kind"] != "Namespace");
     for object in objects.iter().rev() {
         let mut which =
@@ -83,7 +86,7 @@ pub(crate) fn uninstall(args: &UninstallArgs) -> Outcome {
 }
 
 /// What the controller may do: no Secrets, no wildcard. Kinds and verbs are those that its code uses.
-pub(crate) fn rules() -> Value {
+pub(crate) fn rules(retire: bool) -> Value {
     let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
     const READ: [&str; 3] = ["get", "list", "watch"];
     json!([
@@ -92,7 +95,7 @@ pub(crate) fn rules() -> Value {
         rule("serin.dev", &["canarypolicies"], &READ),
         rule("networking.istio.io", &["virtualservices"], &["get", "list", "watch", "patch"]),
         rule("networking.istio.io", &["destinationrules"], &["get", "list", "watch", "create", "patch", "delete"]),
-        rule("apps", &["deployments"], &READ),
+        rule("apps", &["deployments"], if retire { &["get", "list", "watch", "delete"] } else { &READ }),
         rule("apps", &["deployments/scale"], &["get", "patch"]),
         rule("", &["services", "pods"], &READ),
         rule("discovery.k8s.io", &["endpointslices"], &READ),
@@ -102,7 +105,7 @@ pub(crate) fn rules() -> Value {
     ])
 }
 
-fn manifests(image: &str, namespace: &str, only: Option<&str>) -> Vec<Value> {
+fn manifests(image: &str, namespace: &str, only: Option<&str>, retire: bool) -> Vec<Value> {
     let labels = json!({"app.kubernetes.io/name": "serin", "app.kubernetes.io/managed-by": "serin"});
     let named = |kind: &str, group: &str, ns: Option<&str>| {
         let mut object = json!({"apiVersion": group, "kind": kind, "metadata": {"name": "serin", "labels": labels}});
@@ -114,7 +117,7 @@ fn manifests(image: &str, namespace: &str, only: Option<&str>) -> Vec<Value> {
     const RBAC: &str = "rbac.authorization.k8s.io/v1";
     let (role_kind, binding_kind) = if only.is_some() { ("Role", "RoleBinding") } else { ("ClusterRole", "ClusterRoleBinding") };
     let mut role = named(role_kind, RBAC, only);
-    role["rules"] = rules();
+    role["rules"] = rules(retire);
     let mut binding = named(binding_kind, RBAC, only);
     binding["roleRef"] = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": role_kind, "name": "serin"});
     binding["subjects"] = json!([{"kind": "ServiceAccount", "name": "serin", "namespace": namespace}]);
@@ -176,7 +179,7 @@ mod tests {
     #[test]
     fn the_controllers_arguments_are_those_that_it_knows() {
         for only in [None, Some("shop")] {
-            let objects = manifests("serin:test", "serin-system", only);
+            let objects = manifests("serin:test", "serin-system", only, false);
             let deployment = objects.iter().find(|o| o["kind"] == "Deployment").expect("a Deployment");
             let arguments = deployment.pointer("/spec/template/spec/containers/0/args").and_then(Value::as_array).expect("arguments");
             let arguments = std::iter::once("serin").chain(arguments.iter().filter_map(Value::as_str));
@@ -187,13 +190,13 @@ mod tests {
     #[test]
     fn a_namespaced_install_has_no_cluster_role() {
         let kinds: Vec<String> =
-            manifests("i", "shop", Some("shop")).iter().map(|o| o["kind"].as_str().unwrap_or_default().to_string()).collect();
+            manifests("i", "shop", Some("shop"), false).iter().map(|o| o["kind"].as_str().unwrap_or_default().to_string()).collect();
         assert!(!kinds.iter().any(|k| k.starts_with("Cluster") || k == "Namespace"), "{kinds:?}");
     }
 
     #[test]
     fn rights_are_few_and_named() {
-        let rules = rules();
+        let rules = rules(false);
         let all: Vec<&str> = rules
             .as_array()
             .into_iter()

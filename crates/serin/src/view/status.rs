@@ -346,6 +346,7 @@ mod tests {
             endpoints: pods,
             created: Timestamp(0),
             scaled_by: None,
+            kept_by: None,
         }
     }
 

@@ -235,15 +235,20 @@ pub(crate) struct Callers {
 impl Callers {
     /// Starts `many` callers, each with a connection of its own and some 100 requests a second.
     pub(crate) fn start(address: &str, many: usize) -> Self {
+        Self::of("my-app", address, many)
+    }
+
+    /// The same of another service.
+    pub(crate) fn of(host: &str, address: &str, many: usize) -> Self {
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let threads = (0..many)
             .map(|_| {
-                let (address, stop) = (address.to_string(), stop.clone());
+                let (host, address, stop) = (host.to_string(), address.to_string(), stop.clone());
                 std::thread::spawn(move || {
                     let mut all = Vec::new();
                     let mut connection = None;
                     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        all.push(call_on(&mut connection, &address));
+                        all.push(call_on(&mut connection, &address, &host));
                         std::thread::sleep(Duration::from_millis(10));
                     }
                     all
@@ -262,11 +267,11 @@ impl Callers {
 
 /// One call.
 pub(crate) fn call(address: &str) -> Seen {
-    call_on(&mut None, address)
+    call_on(&mut None, address, "my-app")
 }
 
 /// One call on a kept connection: plain HTTP/1.1, so that nothing stands between the test and the proxy.
-fn call_on(connection: &mut Option<std::net::TcpStream>, address: &str) -> Seen {
+fn call_on(connection: &mut Option<std::net::TcpStream>, address: &str, host: &str) -> Seen {
     use std::io::Write as _;
     let none = Seen { status: 0, version: String::new() };
     if connection.is_none() {
@@ -274,7 +279,7 @@ fn call_on(connection: &mut Option<std::net::TcpStream>, address: &str) -> Seen 
     }
     let Some(stream) = connection.as_mut() else { return none };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
-    if stream.write_all(b"GET / HTTP/1.1\r\nhost: my-app\r\n\r\n").is_err() {
+    if stream.write_all(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes()).is_err() {
         *connection = None;
         return none;
     }
