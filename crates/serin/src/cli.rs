@@ -152,7 +152,7 @@ async fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Completions(args) => cmd::completions::run(&args),
         Command::Install(args) => cmd::install::run(&args),
         Command::Simulate(args) => tokio::task::block_in_place(|| cmd::simulate::run(&args)),
-        Command::Replay(args) => tokio::task::block_in_place(|| cmd::replay::run(&args)),
+        Command::Replay(args) => cmd::replay::run(&args).await,
         Command::Uninstall(args) => cmd::install::uninstall(&args),
         Command::Explain(args) => cmd::explain::run(&args),
         other => tokio::select! {

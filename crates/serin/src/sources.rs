@@ -65,6 +65,57 @@ pub(crate) struct Prometheus {
     pub(crate) replica_labels: Option<Vec<String>>,
 }
 
+/// One Prometheus, by flags.
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct PrometheusArgs {
+    /// The Prometheus to ask, as http://prometheus.monitoring:9090
+    #[arg(long, value_name = "URL")]
+    pub(crate) prometheus_url: Option<String>,
+    /// A file with a bearer token for it, read anew for each question
+    #[arg(long, value_name = "FILE", requires = "prometheus_url")]
+    prometheus_token_file: Option<PathBuf>,
+    /// A file with the certificates (PEM) to trust for it, instead of the system's
+    #[arg(long, value_name = "FILE", requires = "prometheus_url")]
+    prometheus_ca: Option<PathBuf>,
+    /// A header to send to it, as X-Scope-OrgID=team; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", requires = "prometheus_url", value_parser = header)]
+    prometheus_header: Vec<(String, String)>,
+    /// A file with the certificate (PEM) to show to it
+    #[arg(long, value_name = "FILE", requires = "prometheus_key")]
+    prometheus_certificate: Option<PathBuf>,
+    /// A file with that certificate's key (PEM)
+    #[arg(long, value_name = "FILE", requires = "prometheus_certificate")]
+    prometheus_key: Option<PathBuf>,
+    /// The longest that an answer of it may take
+    #[arg(long, value_name = "DURATION", value_parser = crate::cmd::duration, requires = "prometheus_url")]
+    prometheus_timeout: Option<Duration>,
+    /// How far behind the clock it is asked, as scrapes are stored some time after their moment [default: 2s]
+    #[arg(long, value_name = "DURATION", value_parser = crate::cmd::duration, requires = "prometheus_url")]
+    prometheus_delay: Option<Duration>,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is no header: write NAME=VALUE"))?;
+    Ok((name.to_string(), value.to_string()))
+}
+
+impl PrometheusArgs {
+    /// What the flags describe; `None` without a URL.
+    pub(crate) fn described(&self) -> Option<Prometheus> {
+        Some(Prometheus {
+            url: self.prometheus_url.clone()?,
+            token_file: self.prometheus_token_file.clone(),
+            ca_file: self.prometheus_ca.clone(),
+            certificate_file: self.prometheus_certificate.clone(),
+            key_file: self.prometheus_key.clone(),
+            headers: self.prometheus_header.iter().cloned().collect(),
+            timeout: self.prometheus_timeout,
+            delay: self.prometheus_delay,
+            ..Prometheus::default()
+        })
+    }
+}
+
 fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(from)?;
     serin_api::values::duration(&text).map(Some).map_err(serde::de::Error::custom)
@@ -76,6 +127,14 @@ impl Prometheus {
     /// # Errors
     /// A file that cannot be read, or what of the description cannot be used.
     pub(crate) fn source(&self, clock: &Clock) -> Result<Source, Failure> {
+        Ok(Source::Custom(Arc::new(self.client(clock)?)))
+    }
+
+    /// The same as what it is.
+    ///
+    /// # Errors
+    /// As `source`.
+    pub(crate) fn client(&self, clock: &Clock) -> Result<serin_controller::Prometheus, Failure> {
         let read = |file: &Option<PathBuf>| {
             file.as_ref().map(|p| std::fs::read(p).map_err(|e| Failure::new(format!("cannot read {}: {e}", p.display())))).transpose()
         };
@@ -100,9 +159,7 @@ impl Prometheus {
             replica_labels: self.replica_labels.clone().unwrap_or_else(|| usual.replica_labels.clone()),
             ..usual
         };
-        let source =
-            serin_controller::Prometheus::new(&options, clock.clone()).map_err(|e| Failure::new(format!("cannot ask Prometheus: {e}")))?;
-        Ok(Source::Custom(Arc::new(source)))
+        serin_controller::Prometheus::new(&options, clock.clone()).map_err(|e| Failure::new(format!("cannot ask Prometheus: {e}")))
     }
 }
 

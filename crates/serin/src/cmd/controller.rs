@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use kube::{Client, Config as KubeConfig};
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{Cluster, ClusterArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
+use crate::sources::PrometheusArgs;
 
 /// Run the controller
 #[derive(Args, Debug)]
@@ -27,30 +27,8 @@ pub(crate) struct ControllerArgs {
     /// The port where proxies show their metrics
     #[arg(long, value_name = "PORT", default_value = "15090")]
     proxies_port: u16,
-    /// The Prometheus to ask, as http://prometheus.monitoring:9090
-    #[arg(long, value_name = "URL", required_if_eq("source", "prometheus"))]
-    prometheus_url: Option<String>,
-    /// A file with a bearer token for it, read anew for each question
-    #[arg(long, value_name = "FILE", requires = "prometheus_url")]
-    prometheus_token_file: Option<PathBuf>,
-    /// A file with the certificates (PEM) to trust for it, instead of the system's
-    #[arg(long, value_name = "FILE", requires = "prometheus_url")]
-    prometheus_ca: Option<PathBuf>,
-    /// A header to send to it, as X-Scope-OrgID=team; may be given several times
-    #[arg(long, value_name = "NAME=VALUE", requires = "prometheus_url", value_parser = header)]
-    prometheus_header: Vec<(String, String)>,
-    /// A file with the certificate (PEM) to show to it
-    #[arg(long, value_name = "FILE", requires = "prometheus_key")]
-    prometheus_certificate: Option<PathBuf>,
-    /// A file with that certificate's key (PEM)
-    #[arg(long, value_name = "FILE", requires = "prometheus_certificate")]
-    prometheus_key: Option<PathBuf>,
-    /// The longest that an answer of it may take
-    #[arg(long, value_name = "DURATION", value_parser = super::duration, requires = "prometheus_url")]
-    prometheus_timeout: Option<Duration>,
-    /// How far behind the clock it is asked, as scrapes are stored some time after their moment [default: 2s]
-    #[arg(long, value_name = "DURATION", value_parser = super::duration, requires = "prometheus_url")]
-    prometheus_delay: Option<Duration>,
+    #[command(flatten)]
+    prometheus: PrometheusArgs,
     /// A file (YAML) with sources that releases may name in spec.analysis.source; see docs/prometheus.md
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "prometheus_url"])]
     config: Option<PathBuf>,
@@ -81,11 +59,6 @@ enum SourceKind {
     Prometheus,
 }
 
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is no header: write NAME=VALUE"))?;
-    Ok((name.to_string(), value.to_string()))
-}
-
 /// Forms of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
@@ -99,20 +72,13 @@ impl ControllerArgs {
         if let Some(file) = &self.config {
             return crate::sources::read(file, config);
         }
-        let (SourceKind::Prometheus, Some(url)) = (self.source, &self.prometheus_url) else {
+        if self.source == SourceKind::Proxies {
             return Ok(Config { source: Source::Proxies { port: self.proxies_port }, ..config });
-        };
-        let named = crate::sources::Prometheus {
-            url: url.clone(),
-            token_file: self.prometheus_token_file.clone(),
-            ca_file: self.prometheus_ca.clone(),
-            certificate_file: self.prometheus_certificate.clone(),
-            key_file: self.prometheus_key.clone(),
-            headers: self.prometheus_header.iter().cloned().collect(),
-            timeout: self.prometheus_timeout,
-            delay: self.prometheus_delay,
-            ..crate::sources::Prometheus::default()
-        };
+        }
+        let named = self.prometheus.described().ok_or_else(|| {
+            Failure::new("--source prometheus needs to know where it is")
+                .hint("serin controller --source prometheus --prometheus-url http://prometheus.monitoring:9090")
+        })?;
         let source = named.source(&config.clock)?;
         Ok(Config { sources: [("Prometheus".to_string(), source.clone())].into(), source, ..config })
     }

@@ -1,6 +1,6 @@
 //! `serin replay`: recorded requests through today's plan: when it would have decided what.
 //!
-//! Reads range queries as Prometheus answers them. Deliberately asks no Prometheus itself: a record is a file, so that the same one can be replayed tomorrow.
+//! Reads range queries as Prometheus answers them from files, so that the same one can be replayed tomorrow; or asks one for a past window.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use serin_controller::observe::prometheus::REPLICA_LABELS;
 use serin_controller::observe::prometheus::matrix::{Series, deduplicated, missing_edge, spans, usual_gap, workloads};
 use serin_controller::{Arm, ArmQuery, SourceChoice};
-use serin_core::observe::ArmCounts;
+use serin_core::observe::{ArmCounts, SourceProblem};
 use serin_core::reason::count;
 use serin_core::route::ServiceName;
 use serin_core::simulate::{End, Recorded, replay, replay_against_itself};
@@ -21,6 +21,7 @@ use serin_core::units::{ObjectName, VersionName, duration_text};
 use super::{Format, print};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
+use crate::sources::PrometheusArgs;
 
 /// Recorded requests through a plan: when it would have decided what
 #[derive(Args, Debug)]
@@ -29,12 +30,20 @@ use crate::out;
         The record had its own weights: each span is thinned, by chance, to the share that the plan asks for. Requests are left out and never invented.\n\
         With --aa the canary's requests are drawn out of stable's own: every rollback then is a false alarm.\n\n\
         Exit codes: 0 replayed; 1 with --aa, more false alarms than the plan's confidence allows; 2 wrong usage, or a record that cannot be read.\n\n\
-        Examples:\n  serin replay record.json --release release.yaml\n  serin replay record.json --stable my-app-v1 --canary my-app-v2\n  serin replay --aa record.json --stable my-app-v1 --runs 1000"
+        Examples:\n  serin replay record.json --release release.yaml\n  serin replay record.json --stable my-app-v1 --canary my-app-v2\n  serin replay --aa record.json --stable my-app-v1 --runs 1000\n  serin replay --aa --prometheus-url http://localhost:9090 --service shop/my-app --past 24h"
 )]
 pub(crate) struct ReplayArgs {
     /// Answers of Prometheus, several for one record too
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "prometheus_url", value_name = "FILE")]
     records: Vec<PathBuf>,
+    #[command(flatten)]
+    prometheus: PrometheusArgs,
+    /// With a Prometheus: the Service, as NAME or NAMESPACE/NAME
+    #[arg(long, value_name = "SERVICE", requires = "prometheus_url")]
+    service: Option<String>,
+    /// With a Prometheus: so much of the past, until now
+    #[arg(long, value_name = "TIME", default_value = "6h", value_parser = super::duration)]
+    past: Duration,
     /// A CanaryRelease, whose plan is used [default: the default plan]
     #[arg(long, value_name = "FILE")]
     release: Option<PathBuf>,
@@ -62,9 +71,35 @@ pub(crate) struct ReplayArgs {
 }
 
 /// Replays.
-pub(crate) fn run(args: &ReplayArgs) -> Outcome {
+pub(crate) async fn run(args: &ReplayArgs) -> Outcome {
+    let recorded = live(args).await?;
+    tokio::task::block_in_place(|| play(args, recorded))
+}
+
+/// What a Prometheus recorded, where one is asked.
+async fn live(args: &ReplayArgs) -> Result<Vec<Series>, Failure> {
+    let Some(described) = args.prometheus.described() else { return Ok(Vec::new()) };
+    let hint = "serin replay --aa --prometheus-url http://localhost:9090 --service shop/my-app --past 24h";
+    let service = args.service.as_deref().ok_or_else(|| Failure::new("of which Service? --service NAMESPACE/NAME says it").hint(hint))?;
+    let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
+    let clock: serin_controller::Clock = std::sync::Arc::new(jiff::Timestamp::now);
+    let asked = described.client(&clock)?.record(&ServiceName::new(name, namespace), args.past).await;
+    let series = asked.map_err(|problem| {
+        let what = match problem {
+            SourceProblem::Unreachable { what } | SourceProblem::Missing { what } => what,
+            SourceProblem::Stale { age_s } => format!("its newest samples are {age_s} s old"),
+        };
+        Failure::new(format!("cannot read the record: {what}"))
+    })?;
+    if series.is_empty() {
+        let past = duration_text(args.past);
+        return Err(Failure::new(format!("nobody called Service {namespace}/{name} in the last {past}, as far as that Prometheus knows")).hint(hint));
+    }
+    Ok(series)
+}
+
+fn play(args: &ReplayArgs, mut series: Vec<Series>) -> Outcome {
     let plan = super::simulate::plan(args.release.as_deref())?;
-    let mut series = Vec::new();
     for file in &args.records {
         series.extend(read(file)?);
     }

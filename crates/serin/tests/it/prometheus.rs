@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Background, Callers, Lab, alone, call, example, tally, until};
+use crate::support::{Background, Callers, Lab, alone, call, example, said, tally, until};
 
 /// A Prometheus of a test's own.
 struct Prometheus {
@@ -129,6 +129,18 @@ fn a_real_prometheus_has_v2_promoted_and_v3_taken_back() {
     assert!(status["message"].as_str().is_some_and(|m| m.contains("v3")), "{status}");
     let weights = lab.weights();
     assert_eq!((weights.get("v3").copied().unwrap_or(0), weights["v2"]), (0, 100));
+    // What that Prometheus recorded goes through the plan again: the same end, without a cluster.
+    let plan = example("demo/canary-release.yaml");
+    let live = ["--prometheus-url", &prometheus.url(), "--service", "default/my-app", "--past", "5m"];
+    let replay = |more: &[&str]| lab.serin(&[&["replay"], live.as_slice(), more].concat());
+    let out = replay(&["--stable", "my-app-v2", "--canary", "my-app-v3", "--release", plan.to_str().expect("a path"), "-o", "json"]);
+    let replayed: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(&out)));
+    assert_eq!(replayed["end"], "RolledBack", "{replayed:#}");
+    let out = replay(&["--aa", "--stable", "my-app-v2", "--runs", "20", "-o", "json"]);
+    let against_itself: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(&out)));
+    assert!(against_itself["requests"].as_f64().is_some_and(|n| n > 100.0), "{against_itself:#}");
+    let out = lab.serin(&["replay", "--aa", "--prometheus-url", &prometheus.url(), "--service", "nobody/nothing"]);
+    assert!(out.status.code() == Some(2) && said(&out).contains("nobody called Service nobody/nothing"), "{}", said(&out));
     let seen = callers.end();
     assert!(seen.iter().all(|s| s.status == 200 || s.version == "v3"), "a request failed that was not v3's: {:?}", tally(&seen));
 }

@@ -6,11 +6,13 @@
 mod client;
 pub mod matrix;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serin_core::observe::{Reading, SourceProblem};
+use serin_core::route::ServiceName;
 use serin_core::units::Timestamp;
 
 use self::client::Asker;
@@ -28,6 +30,8 @@ const PAST: Duration = Duration::from_secs(1800);
 /// A gap longer than this is not made up for: the reading begins anew.
 const LONGEST_GAP: Duration = Duration::from_secs(6 * 3600);
 
+/// How much of a record is asked for at once.
+const RECORD_PIECE: Duration = Duration::from_secs(1800);
 /// The least time that an answer may take, whatever the interval.
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -85,6 +89,29 @@ impl Prometheus {
             }
         };
         futures::future::join_all(query.limits.iter().map(one)).await
+    }
+
+    /// Everything that callers counted of a service in the time that is over, as raw samples: a record to replay.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn record(&self, service: &ServiceName, past: Duration) -> Result<Vec<Series>, SourceProblem> {
+        let end = Timestamp(now(&self.clock).0 - i64::try_from(self.delay.as_millis()).unwrap_or(0));
+        let selector = service_selector(service);
+        let mut all: BTreeMap<BTreeMap<String, String>, Series> = BTreeMap::new();
+        let (mut left, mut at) = (past, Timestamp(end.0 - i64::try_from(past.as_millis()).unwrap_or(0)));
+        // Piece by piece, or a day of a busy mesh would be one answer.
+        while !left.is_zero() {
+            let piece = left.min(RECORD_PIECE).max(Duration::from_secs(1));
+            left = left.saturating_sub(piece);
+            at = at.plus(piece);
+            for series in self.samples(&selector, piece, at).await? {
+                let known = all.entry(series.metric.clone()).or_insert_with(|| Series { metric: series.metric, values: Vec::new() });
+                let last = known.values.last().map_or(f64::NEG_INFINITY, |(at, _)| *at);
+                known.values.extend(series.values.into_iter().filter(|(at, _)| *at > last));
+            }
+        }
+        Ok(all.into_values().collect())
     }
 
     async fn samples(&self, selector: &str, window: Duration, at: Timestamp) -> Result<Vec<Series>, SourceProblem> {
@@ -197,6 +224,14 @@ fn arms_selector(query: &ArmQuery) -> String {
     format!(r#"{{__name__=~"{names}",le=~"{edges}",{}}}"#, arms_labels(query))
 }
 
+/// Requests to a service, whoever answered.
+fn service_selector(service: &ServiceName) -> String {
+    format!(
+        r#"{{__name__=~"istio_requests_total|istio_request_duration_milliseconds_count|istio_request_duration_milliseconds_bucket",reporter="source",destination_service=~"{}(\\..*)?"}}"#,
+        regex(&format!("{}.{}", service.name, service.namespace))
+    )
+}
+
 fn arms_labels(query: &ArmQuery) -> String {
     let mut workloads = [&query.stable, &query.canary].map(|arm| regex(&arm.workload.name)).to_vec();
     workloads.dedup();
@@ -261,7 +296,6 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::observe::source::Arm;
-    use serin_core::route::ServiceName;
     use serin_core::units::{ObjectName, VersionName};
 
     #[test]
