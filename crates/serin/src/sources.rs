@@ -9,7 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serin_controller::observe::prometheus::matrix::Series;
 use serin_controller::{Clock, Config, PROXIES_PORT, PrometheusOptions, Source};
+
+use serin_core::observe::SourceProblem;
+use serin_core::route::ServiceName;
 
 use crate::exit::Failure;
 
@@ -128,6 +132,21 @@ impl Prometheus {
     /// A file that cannot be read, or what of the description cannot be used.
     pub(crate) fn source(&self, clock: &Clock) -> Result<Source, Failure> {
         Ok(Source::Custom(Arc::new(self.client(clock)?)))
+    }
+
+    /// What callers counted of a service in the time that is over, as raw samples.
+    ///
+    /// # Errors
+    /// What of the description cannot be used, or why there is no answer.
+    pub(crate) async fn record(&self, service: &ServiceName, past: Duration) -> Result<Vec<Series>, Failure> {
+        let clock: Clock = Arc::new(jiff::Timestamp::now);
+        self.client(&clock)?.record(service, past).await.map_err(|problem| {
+            let what = match problem {
+                SourceProblem::Unreachable { what } | SourceProblem::Missing { what } => what,
+                SourceProblem::Stale { age_s } => format!("its newest samples are {age_s} s old"),
+            };
+            Failure::new(format!("cannot read what was recorded: {what}"))
+        })
     }
 
     /// The same as what it is.

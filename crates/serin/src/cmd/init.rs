@@ -16,10 +16,11 @@ use kube::api::{Api, ListParams, PostParams};
 use serde_json::Value;
 use serin_controller::observe::exposition::samples;
 use serin_controller::observe::increments::{REQUESTS, failed};
-use serin_core::plan::Plan;
-use serin_core::reason::{count, percent};
+use serin_controller::observe::prometheus::matrix::totals;
+use serin_core::plan::{Plan, Step};
+use serin_core::reason::{Reason, count, percent};
 use serin_core::route::ServiceName;
-use serin_core::simulate::{Outcome as Simulated, World};
+use serin_core::simulate::{Outcome as Simulated, Run, World, run_once};
 use serin_core::units::{Weight, duration_text};
 
 use super::simulate;
@@ -27,14 +28,15 @@ use crate::cluster::{Cluster, ClusterArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::istio::{Mesh, pod_labels};
 use crate::out;
+use crate::sources::{Prometheus, PrometheusArgs};
 use crate::web::Web;
 
 /// Write a CanaryRelease for a Service, with a forecast for its traffic
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Prints YAML and changes nothing. Without --rate the requests are counted at the proxies of the service's callers, for as long as --measure says.\n\n\
+    after_help = "Prints YAML and changes nothing. Without --rate the requests are counted at the proxies of the service's callers, for as long as --measure says; or a Prometheus is asked for so much of the past.\n\n\
         Exit codes: 0 printed; 1 the plan would take longer than a day with this traffic: the cures are told; 2 no answer.\n\n\
-        Examples:\n  serin init my-app > release.yaml\n  serin init my-app --rate 5 --margin 2% | kubectl apply -f -"
+        Examples:\n  serin init my-app > release.yaml\n  serin init my-app --prometheus-url http://localhost:9090 --measure 24h\n  serin init my-app --rate 5 --margin 2% | kubectl apply -f -"
 )]
 pub(crate) struct InitArgs {
     /// The Service
@@ -45,9 +47,11 @@ pub(crate) struct InitArgs {
     /// Its share of failed requests [default: measured, else 0.1%]
     #[arg(long, value_name = "PERCENT", value_parser = serin_api::values::percent)]
     error_rate: Option<f64>,
-    /// How long to count requests
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration)]
-    measure: Duration,
+    /// How long to count requests [default: 10s at proxies, 1h of a Prometheus' past]
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    measure: Option<Duration>,
+    #[command(flatten)]
+    prometheus: PrometheusArgs,
     /// By how many points the canary may fail more often
     #[arg(long, value_name = "PERCENT", default_value = "0.5%", value_parser = serin_api::values::percent)]
     margin: f64,
@@ -62,6 +66,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const RUNS: u64 = 120;
 const FEW: u64 = 12;
 const SEED: u64 = 1;
+/// How long requests are counted unless it is said.
+const AT_PROXIES: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Prints a release.
 pub(crate) async fn run(args: InitArgs, cluster: &ClusterArgs) -> Outcome {
@@ -88,9 +95,12 @@ pub(crate) async fn run(args: InitArgs, cluster: &ClusterArgs) -> Outcome {
     for line in found.lines(&args.service) {
         out::talk(&line);
     }
-    let measured = match args.rate {
-        Some(rate) => Measured { rate, errors: None },
-        None => measure(&cluster, &args.service, args.measure).await?,
+    let prometheus = args.prometheus.described();
+    let span = args.measure.unwrap_or(if prometheus.is_some() { HOUR } else { AT_PROXIES });
+    let measured = match (args.rate, prometheus) {
+        (Some(rate), _) => Measured { rate, errors: None },
+        (None, Some(prometheus)) => remembered(&prometheus, &cluster, &args.service, span).await?,
+        (None, None) => measure(&cluster, &args.service, span).await?,
     };
     let error_rate = args.error_rate.or(measured.errors).unwrap_or(0.001);
     let world = World { requests_per_s: vec![measured.rate], error_rate, pods: found.stable_pods.max(1), ..World::default() };
@@ -101,10 +111,11 @@ pub(crate) async fn run(args: InitArgs, cluster: &ClusterArgs) -> Outcome {
         "{} requests a second, {} of them fail{}",
         round(measured.rate),
         percent(error_rate),
-        if args.rate.is_none() { format!(", as counted over {}", duration_text(args.measure)) } else { String::new() }
+        if args.rate.is_none() { format!(", as counted over {}", duration_text(span)) } else { String::new() }
     ));
     if fits(&outcome) || args.slow {
         out::talk(&forecast(&outcome));
+        out::talk(&step_by_step(&plan, &world));
         accepted(&cluster, &text).await?;
         out::answer(&text)?;
         out::talk(&format!("serin init {} … | kubectl apply -f -    starts nothing and moves nothing", args.service));
@@ -138,6 +149,30 @@ fn forecast(outcome: &Simulated) -> String {
         Some(_) => format!("{:.0} % of good canaries would be promoted within a day", 100.0 * outcome.promoted.share),
         None => "no good canary would be promoted within a day".to_string(),
     }
+}
+
+/// How long each step of a good canary takes: `1 % 2m 20s, …, 50 % 6m 10s (nine of ten 9m)`.
+fn step_by_step(plan: &Plan, world: &World) -> String {
+    let runs: Vec<Run> = (0..FEW).map(|n| run_once(plan, world, SEED, n, LONGEST.as_secs_f64())).collect();
+    let text = |s: f64| duration_text(Duration::from_secs_f64(s));
+    let begins = |run: &Run, index: usize| {
+        let begins = |reason: &Reason| match reason {
+            Reason::StepBegins { step, .. } => *step == index,
+            Reason::StepsPassed { .. } => index == plan.spec().steps.len(),
+            _ => false,
+        };
+        run.told.iter().find(|(_, reason)| begins(reason)).map(|(at, _)| *at)
+    };
+    let mut parts = Vec::new();
+    for (index, step) in plan.spec().steps.iter().enumerate() {
+        let mut took: Vec<f64> = runs.iter().filter_map(|run| Some(begins(run, index + 1)? - begins(run, index)?)).collect();
+        took.sort_by(f64::total_cmp);
+        let (Step::Weight { weight, .. }, Some(median)) = (step, took.get(took.len() / 2)) else { continue };
+        let ninety = took.get(took.len() * 9 / 10).copied().unwrap_or(*median);
+        let slow = if ninety > median * 1.2 { format!(" (nine of ten {})", text(ninety)) } else { String::new() };
+        parts.push(format!("{weight} {}{slow}", text(*median)));
+    }
+    format!("step by step: {}", parts.join(", "))
 }
 
 /// The smallest changes with which the plan fits into a day; each is simulated.
@@ -283,6 +318,17 @@ struct Measured {
     errors: Option<f64>,
 }
 
+/// What a Prometheus counted of the service.
+async fn remembered(prometheus: &Prometheus, cluster: &Cluster, service: &str, past: Duration) -> Result<Measured, Failure> {
+    let series = prometheus.record(&ServiceName::new(service, &cluster.namespace), past).await?;
+    let (n, errors, seconds) = totals(&series);
+    if n <= 0.0 || seconds <= 0.0 {
+        return Err(Failure::new(format!("nobody called {service} in the last {}, as far as that Prometheus knows", duration_text(past)))
+            .hint(format!("serin init {service} --rate 50    requests a second, as you know them")));
+    }
+    Ok(Measured { rate: n / seconds, errors: Some(errors / n) })
+}
+
 /// Counts requests to the service at the proxies of its callers, twice.
 async fn measure(cluster: &Cluster, service: &str, span: Duration) -> Result<Measured, Failure> {
     let give = |what: String| {
@@ -352,7 +398,15 @@ mod tests {
     use super::*;
 
     fn args(margin: f64) -> InitArgs {
-        InitArgs { service: "shop".into(), rate: Some(50.0), error_rate: None, measure: Duration::from_secs(1), margin, slow: false }
+        InitArgs {
+            service: "shop".into(),
+            rate: Some(50.0),
+            error_rate: None,
+            measure: None,
+            prometheus: PrometheusArgs::default(),
+            margin,
+            slow: false,
+        }
     }
 
     #[test]

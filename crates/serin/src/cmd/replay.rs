@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use serin_controller::observe::prometheus::REPLICA_LABELS;
 use serin_controller::observe::prometheus::matrix::{Series, deduplicated, missing_edge, spans, usual_gap, workloads};
 use serin_controller::{Arm, ArmQuery, SourceChoice};
-use serin_core::observe::{ArmCounts, SourceProblem};
+use serin_core::observe::ArmCounts;
 use serin_core::reason::count;
 use serin_core::route::ServiceName;
 use serin_core::simulate::{End, Recorded, replay, replay_against_itself};
@@ -82,18 +82,11 @@ async fn live(args: &ReplayArgs) -> Result<Vec<Series>, Failure> {
     let hint = "serin replay --aa --prometheus-url http://localhost:9090 --service shop/my-app --past 24h";
     let service = args.service.as_deref().ok_or_else(|| Failure::new("of which Service? --service NAMESPACE/NAME says it").hint(hint))?;
     let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
-    let clock: serin_controller::Clock = std::sync::Arc::new(jiff::Timestamp::now);
-    let asked = described.client(&clock)?.record(&ServiceName::new(name, namespace), args.past).await;
-    let series = asked.map_err(|problem| {
-        let what = match problem {
-            SourceProblem::Unreachable { what } | SourceProblem::Missing { what } => what,
-            SourceProblem::Stale { age_s } => format!("its newest samples are {age_s} s old"),
-        };
-        Failure::new(format!("cannot read the record: {what}"))
-    })?;
+    let series = described.record(&ServiceName::new(name, namespace), args.past).await?;
     if series.is_empty() {
         let past = duration_text(args.past);
-        return Err(Failure::new(format!("nobody called Service {namespace}/{name} in the last {past}, as far as that Prometheus knows")).hint(hint));
+        return Err(Failure::new(format!("nobody called Service {namespace}/{name} in the last {past}, as far as that Prometheus knows"))
+            .hint(hint));
     }
     Ok(series)
 }

@@ -139,6 +139,12 @@ fn a_real_prometheus_has_v2_promoted_and_v3_taken_back() {
     let out = replay(&["--aa", "--stable", "my-app-v2", "--runs", "20", "-o", "json"]);
     let against_itself: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(&out)));
     assert!(against_itself["requests"].as_f64().is_some_and(|n| n > 100.0), "{against_itself:#}");
+    // A release for another name of the same service: its rate comes from there too.
+    lab.kubectl(&["delete", "canaryrelease", "my-app"]);
+    let out = lab.serin(&["init", "my-app", "--prometheus-url", &prometheus.url(), "--measure", "5m"]);
+    let told = said(&out);
+    assert!(out.status.success() && told.contains("requests a second") && told.contains("as counted over 5m"), "{told}");
+    assert!(told.contains("step by step: 1 % 2m"), "{told}");
     let out = lab.serin(&["replay", "--aa", "--prometheus-url", &prometheus.url(), "--service", "nobody/nothing"]);
     assert!(out.status.code() == Some(2) && said(&out).contains("nobody called Service nobody/nothing"), "{}", said(&out));
     let seen = callers.end();

@@ -259,6 +259,22 @@ pub fn missing_label(arms: &[Series]) -> Option<&'static str> {
     ["response_code", "request_protocol", "response_flags"].into_iter().find(lacks)
 }
 
+/// All requests of a record, those that failed, and how many seconds lie between its first sample and its last.
+pub fn totals(all: &[Series]) -> (f64, f64, f64) {
+    let requests = || all.iter().filter(|s| s.label("__name__") == REQUESTS);
+    let times: Vec<Timestamp> = requests().flat_map(|s| s.samples()).map(|(at, _)| at).collect();
+    let (Some(from), Some(to)) = (times.iter().min(), times.iter().max()) else { return (0.0, 0.0, 0.0) };
+    let (mut n, mut errors) = (0.0, 0.0);
+    for series in requests() {
+        let bad = failed(|name| series.label(name));
+        increments(series, Timestamp(from.0 - 1), *to, false, |_, increase| {
+            n += increase;
+            errors += if bad { increase } else { 0.0 };
+        });
+    }
+    (n, errors, to.since(*from).as_secs_f64())
+}
+
 /// The workloads that answered requests in a record, with how many requests each, the busiest first.
 pub fn workloads(all: &[Series]) -> Vec<(ObjectName, f64)> {
     let mut found: BTreeMap<ObjectName, f64> = BTreeMap::new();
