@@ -10,8 +10,8 @@ use serin_core::units::Weight;
 
 const HOUR: f64 = 3600.0;
 
-fn asked(name: &str, question: Question) -> Asked {
-    Asked { name: name.into(), question, warmup: Duration::ZERO }
+fn asked(name: &str, question: Question, warmup: u64) -> Asked {
+    Asked { name: name.into(), question, warmup: Duration::from_secs(warmup) }
 }
 
 /// The default plan of the documentation.
@@ -41,8 +41,8 @@ pub(crate) fn default_plan() -> PlanSpec {
         on_inconclusive: OnInconclusive::Hold,
         on_no_traffic: OnNoTraffic::Hold,
         metrics: vec![
-            asked("errors", Question::Errors(Test::Compare { margin: 0.005, ratio: 1.0 })),
-            asked("slow", Question::SlowerThan(500.0, Test::Compare { margin: 0.01, ratio: 1.0 })),
+            asked("errors", Question::Errors(Test::Compare { margin: 0.005, ratio: 1.0 }), 0),
+            asked("slow", Question::SlowerThan(500.0, Test::Compare { margin: 0.01, ratio: 1.0 }), 30),
         ],
         limits: Vec::new(),
     }

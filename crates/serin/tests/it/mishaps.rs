@@ -111,7 +111,7 @@ fn ten_releases_at_once_come_each_to_its_own_end() {
     // The last pods' addresses may still be on their way to the proxy.
     std::thread::sleep(std::time::Duration::from_secs(2));
     let callers: Vec<Callers> = names.iter().map(|name| Callers::of(name, &lab.callers(), 1)).collect();
-    let bad = |i: usize| i % 3 == 0;
+    let bad = |i: usize| i.is_multiple_of(3);
     let mut second = String::new();
     for (i, name) in names.iter().enumerate() {
         let fault = if bad(i) { "        env:\n        - {name: ERROR_RATE, value: \"100%\"}\n" } else { "" };
