@@ -364,6 +364,7 @@ impl World {
             let sum = self.totals.entry(version.clone()).or_default();
             sum.n += n;
             sum.errors += n * d.errors;
+            sum.timed += n;
             if sum.slower.is_empty() {
                 sum.slower = ISTIO_EDGES.map(|edge| (edge, 0.0)).to_vec();
             }
@@ -582,6 +583,7 @@ impl Source {
             ArmCounts {
                 n: new.n - old.n,
                 errors: new.errors - old.errors,
+                timed: new.timed - old.timed,
                 slower: edges.iter().map(|e| (*e, slow(&new, *e) - slow(&old, *e))).collect(),
             }
         };

@@ -182,7 +182,10 @@ pub struct ArmCounts {
     pub n: f64,
     /// HTTP 5xx, and gRPC statuses other than 0.
     pub errors: f64,
-    /// Slower than an edge: (edge in milliseconds, requests). Edges as `Rollout::edges` asks for them.
+    /// Requests in the histogram of durations. Not `n`: proxies merge histograms every few seconds and count requests at once, so that of one
+    /// reading neither says what the other is.
+    pub timed: f64,
+    /// Of these, slower than an edge: (edge in milliseconds, requests). Edges as `Rollout::edges` asks for them.
     pub slower: Vec<(f64, f64)>,
 }
 

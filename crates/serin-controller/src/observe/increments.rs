@@ -247,9 +247,9 @@ impl<'q> Tally<'q> {
 
     fn reading(&self, from: Timestamp, to: Timestamp) -> Reading {
         let counts = |sum: &Sum| {
-            // Bad ones never exceed all: a proxy may have counted a request before it timed it.
-            let slower = self.read.iter().zip(&sum.within).map(|(edge, within)| (*edge, (sum.timed - within).clamp(0.0, sum.n)));
-            ArmCounts { n: sum.n, errors: sum.errors.min(sum.n), slower: slower.collect() }
+            // A page is read at one instant, and its histograms were merged at another.
+            let slower = self.read.iter().zip(&sum.within).map(|(edge, within)| (*edge, (sum.timed - within).clamp(0.0, sum.timed)));
+            ArmCounts { n: sum.n, errors: sum.errors.min(sum.n), timed: sum.timed, slower: slower.collect() }
         };
         Reading {
             from,

@@ -85,7 +85,7 @@ pub trait MetricSource: Send + Sync + 'static {
 
 /// The reading that begins: no requests, between `at` and `at`.
 pub fn beginning(at: Timestamp, edges: &[f64]) -> Reading {
-    let arm = || serin_core::observe::ArmCounts { n: 0.0, errors: 0.0, slower: edges.iter().map(|e| (*e, 0.0)).collect() };
+    let arm = || serin_core::observe::ArmCounts { n: 0.0, errors: 0.0, timed: 0.0, slower: edges.iter().map(|e| (*e, 0.0)).collect() };
     Reading {
         from: at,
         to: at,

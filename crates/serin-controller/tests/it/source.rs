@@ -172,12 +172,12 @@ fn slower_than_an_edge_is_what_was_timed_less_what_its_bucket_holds() {
 }
 
 #[test]
-fn bad_ones_never_exceed_all() {
-    // A request was timed and not yet counted.
+fn bad_ones_never_exceed_those_that_were_timed() {
+    // Requests were timed and not yet counted: their share is one of the timed ones.
     let after = vec![line("istio_request_duration_milliseconds_count", "v2", r#"x="""#, 5.0), requests("v2", "200", 3.0)];
     let all = snapshots(&[vec![], after]);
     let reading = difference(&all[0], &all[1], &query(&[500.0])).expect("a reading");
-    assert_eq!((reading.canary.n, reading.canary.slower_than(500.0)), (3.0, Some(3.0)));
+    assert_eq!((reading.canary.n, reading.canary.timed, reading.canary.slower_than(500.0)), (3.0, 5.0, Some(5.0)));
 }
 
 #[test]
@@ -247,4 +247,25 @@ proptest! {
             prop_assert_eq!((n, errors, whole.canary.n), (all_ok + all_bad, all_bad, all_ok + all_bad));
         }
     }
+}
+
+/// Proxies merge their histograms every few seconds and count requests at once: a reading may have requests without durations, and the next one
+/// durations of both.
+#[test]
+fn durations_that_come_later_than_their_requests_are_all_counted() {
+    let page = |n: f64, timed: f64| {
+        let mut lines = vec![requests("v1", "200", n), line("istio_request_duration_milliseconds_count", "v1", "", timed)];
+        let within = [("25", 0.3), ("50", 0.9), ("+Inf", 1.0)];
+        lines.extend(within.map(|(le, share)| {
+            line("istio_request_duration_milliseconds_bucket", "v1", &format!(r#"le="{le}""#), (timed * share).round())
+        }));
+        lines
+    };
+    let all = snapshots(&[page(0.0, 0.0), page(100.0, 0.0), page(200.0, 200.0)]);
+    let query = query(&[25.0, 50.0]);
+    let first = difference(&all[0], &all[1], &query).expect("a reading");
+    assert_eq!((first.stable.n, first.stable.timed, first.stable.slower_than(25.0)), (100.0, 0.0, Some(0.0)));
+    let second = difference(&all[1], &all[2], &query).expect("a reading");
+    assert_eq!((second.stable.n, second.stable.timed), (100.0, 200.0));
+    assert_eq!((second.stable.slower_than(25.0), second.stable.slower_than(50.0)), (Some(140.0), Some(20.0)), "more than the reading's requests");
 }

@@ -305,7 +305,7 @@ fn note_answers(plan: &Plan, rollout: &mut Rollout, reading: &Reading, counting:
 }
 
 fn bad_of(slow_from_ms: f64, arm: &ArmCounts) -> Option<Counts> {
-    Some(Counts { n: arm.n, x: arm.slower_than(slow_from_ms)? })
+    Some(Counts { n: arm.timed, x: arm.slower_than(slow_from_ms)? })
 }
 
 fn batch(plan: &Plan, rollout: &Rollout, metric: &Metric, reading: &Reading) -> Option<Batch> {

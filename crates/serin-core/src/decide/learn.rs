@@ -118,7 +118,7 @@ impl Rollout {
             let from = if reading.history.is_empty() { reading.from } else { Timestamp(reading.from.0 - millis(gathering(plan))) };
             let since = since.get_or_insert(from);
             *since = (*since).min(from);
-            for arm in reading.history.iter().chain([&reading.stable]).filter(|arm| arm.n > 0.0) {
+            for arm in reading.history.iter().chain([&reading.stable]).filter(|arm| arm.timed > 0.0) {
                 gather(n, slower, arm);
             }
             if reading.to.since(*since) < gathering(plan) || *n < enough(&asked) || slower.is_empty() {
@@ -187,7 +187,7 @@ fn gather(n: &mut f64, slower: &mut Vec<(f64, f64)>, arm: &ArmCounts) {
             *slow += arm.slower_than(*edge).unwrap_or(0.0);
         }
     }
-    *n += arm.n;
+    *n += arm.timed;
 }
 
 /// The edges at which the quantile is tested, and the sentence for it. `None`: the histogram cannot tell.

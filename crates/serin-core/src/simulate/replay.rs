@@ -73,18 +73,21 @@ fn thin(arm: &ArmCounts, keep: f64, random: &mut Random) -> ArmCounts {
     let whole = |v: f64| libm::round(if v.is_finite() { v.max(0.0) } else { 0.0 });
     let errors = random.binomial(whole(arm.errors.min(arm.n)), keep);
     let n = errors + random.binomial(whole(arm.n - arm.errors.min(arm.n)), keep);
-    let slower = arm.slower.iter().map(|(edge, slow)| (*edge, random.binomial(whole(slow.min(arm.n)), keep).min(n))).collect();
-    ArmCounts { n, errors, slower }
+    let timed = random.binomial(whole(arm.timed), keep);
+    let slower = arm.slower.iter().map(|(edge, slow)| (*edge, random.binomial(whole(slow.min(arm.timed)), keep).min(timed))).collect();
+    ArmCounts { n, errors, timed, slower }
 }
 
 fn rest(arm: &ArmCounts, taken: &ArmCounts) -> ArmCounts {
     let slower = arm.slower.iter().zip(&taken.slower).map(|((edge, all), (_, gone))| (*edge, (all - gone).max(0.0))).collect();
-    ArmCounts { n: (arm.n - taken.n).max(0.0), errors: (arm.errors - taken.errors).max(0.0), slower }
+    let left = |all: f64, gone: f64| (all - gone).max(0.0);
+    ArmCounts { n: left(arm.n, taken.n), errors: left(arm.errors, taken.errors), timed: left(arm.timed, taken.timed), slower }
 }
 
 fn add(sum: &mut ArmCounts, more: &ArmCounts) {
     sum.n += more.n;
     sum.errors += more.errors;
+    sum.timed += more.timed;
     for (i, slow) in more.slower.iter().enumerate() {
         match sum.slower.get_mut(i) {
             Some(s) => s.1 += slow.1,

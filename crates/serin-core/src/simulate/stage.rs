@@ -340,6 +340,7 @@ fn end_of(cause: &EndCause) -> End {
 fn add(sum: &mut ArmCounts, more: &ArmCounts) {
     sum.n += more.n;
     sum.errors += more.errors;
+    sum.timed += more.timed;
     for (edge, slow) in &more.slower {
         match sum.slower.iter_mut().find(|(e, _)| e == edge) {
             Some((_, s)) => *s += slow,

@@ -273,7 +273,7 @@ impl Chance<'_> {
             share = here;
             slower.push((*edge, left));
         }
-        ArmCounts { n, errors, slower }
+        ArmCounts { n, errors, timed: n, slower }
     }
 }
 

@@ -155,7 +155,7 @@ fn a_world_in_json_names_only_what_matters() {
 }
 
 fn recorded(polls: usize, canary_errors: f64) -> Vec<Recorded> {
-    let arm = |n: f64, errors: f64| ArmCounts { n, errors, slower: vec![(500.0, n / 100.0)] };
+    let arm = |n: f64, errors: f64| ArmCounts { n, errors, timed: n, slower: vec![(500.0, n / 100.0)] };
     (0..polls).map(|_| Recorded { seconds: 10.0, stable: arm(400.0, 1.0), canary: arm(100.0, canary_errors) }).collect()
 }
 

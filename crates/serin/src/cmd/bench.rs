@@ -346,7 +346,7 @@ fn observation(now: Timestamp, shares: &[(&str, u32)]) -> Result<Observation, Fa
         });
         split.push((name(version)?, Weight::from_parts(*share).unwrap_or(Weight::ZERO)));
     }
-    let arm = |n: f64| ArmCounts { n, errors: 0.0, slower: vec![(500.0, 0.0)] };
+    let arm = |n: f64| ArmCounts { n, errors: 0.0, timed: n, slower: vec![(500.0, 0.0)] };
     let reading = Reading {
         from: Timestamp(now.0 - 10_000),
         to: now,

@@ -270,7 +270,7 @@ impl MetricSource for Counted {
         self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
         let arm = |rate: f64, errors: f64| {
             let n = (rate * seconds).round();
-            ArmCounts { n, errors: (n * errors).round(), slower: query.edges.iter().map(|e| (*e, 0.0)).collect() }
+            ArmCounts { n, errors: (n * errors).round(), timed: n, slower: query.edges.iter().map(|e| (*e, 0.0)).collect() }
         };
         let canary = arm(5.0, if faulty { 0.5 } else { 0.0 });
         let reading = Reading {

@@ -175,8 +175,8 @@ impl Sum {
     }
 
     fn counts(&self, edges: &[f64]) -> ArmCounts {
-        let slower = edges.iter().zip(&self.within).map(|(edge, within)| (*edge, (self.timed - within).clamp(0.0, self.n)));
-        ArmCounts { n: self.n, errors: self.errors.min(self.n), slower: slower.collect() }
+        let slower = edges.iter().zip(&self.within).map(|(edge, within)| (*edge, (self.timed - within).clamp(0.0, self.timed)));
+        ArmCounts { n: self.n, errors: self.errors.min(self.n), timed: self.timed, slower: slower.collect() }
     }
 }
 
