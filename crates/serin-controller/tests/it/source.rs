@@ -267,5 +267,9 @@ fn durations_that_come_later_than_their_requests_are_all_counted() {
     assert_eq!((first.stable.n, first.stable.timed, first.stable.slower_than(25.0)), (100.0, 0.0, Some(0.0)));
     let second = difference(&all[1], &all[2], &query).expect("a reading");
     assert_eq!((second.stable.n, second.stable.timed), (100.0, 200.0));
-    assert_eq!((second.stable.slower_than(25.0), second.stable.slower_than(50.0)), (Some(140.0), Some(20.0)), "more than the reading's requests");
+    assert_eq!(
+        (second.stable.slower_than(25.0), second.stable.slower_than(50.0)),
+        (Some(140.0), Some(20.0)),
+        "more than the reading's requests"
+    );
 }

@@ -575,7 +575,12 @@ impl Actor {
         }
         let versions: Vec<String> = world.deployments.keys().cloned().collect();
         for version in versions {
-            let Some(stored) = self.stored("apps", "deployments", &format!("my-app-{version}")) else { continue };
+            let Some(stored) = self.stored("apps", "deployments", &format!("my-app-{version}")) else {
+                if written.contains_key(&format!("deployment {version}")) {
+                    world.act(&Action::Retire { workload: format!("my-app-{version}") });
+                }
+                continue;
+            };
             let replicas = u32::try_from(stored["spec"]["replicas"].as_u64().unwrap_or(1)).expect("replicas");
             let key = format!("replicas {version}");
             if written.get(&key) != Some(&json!(replicas)) && written.contains_key(&key) {
@@ -601,6 +606,15 @@ impl Actor {
         let world = self.world.lock().expect("world").clone();
         let now = self.now();
         self.push_pods(&world, &mut written, now).await;
+        let gone = |key: &String| {
+            let name = key.strip_prefix("route ")?.strip_suffix(" of the world")?;
+            (!world.routes.iter().any(|r| r.name == name)).then(|| name.to_owned())
+        };
+        for name in written.keys().filter_map(gone).collect::<Vec<String>>() {
+            let routes = self.api("networking.istio.io", "v1", "VirtualService", "virtualservices");
+            routes.delete(&name, &DeleteParams::default()).await.expect("deletes");
+            written.retain(|key, _| *key != format!("route {name}") && *key != format!("route {name} of the world"));
+        }
         for (i, route) in world.routes.iter().enumerate() {
             self.push_route(i, route, &mut written).await;
         }
@@ -654,7 +668,12 @@ impl Actor {
             .map(str::to_owned)
             .collect();
         for version in gone {
-            deployments.delete(&format!("my-app-{version}"), &DeleteParams::default()).await.expect("deletes");
+            match deployments.delete(&format!("my-app-{version}"), &DeleteParams::default()).await {
+                Ok(_) => {}
+                // The controller did.
+                Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                Err(error) => panic!("deletes: {error}"),
+            }
             slices.delete(&format!("my-app-{version}"), &DeleteParams::default()).await.expect("deletes");
             for key in ["deployment", "replicas", "slice"] {
                 written.remove(&format!("{key} {version}"));
@@ -670,7 +689,8 @@ impl Actor {
             });
             let key = format!("deployment {version}");
             if !written.contains_key(&key) {
-                deployments.create(&PostParams::default(), &object(&deployment)).await.expect("the Deployment");
+                let by = PostParams { field_manager: d.kept_by.clone(), ..PostParams::default() };
+                deployments.create(&by, &object(&deployment)).await.expect("the Deployment");
             } else if written.get(&key) != Some(&deployment) {
                 let merge = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
                 deployments.patch(&name, &merge, &Patch::Merge(json!({"spec": deployment["spec"]}))).await.expect("the Deployment");

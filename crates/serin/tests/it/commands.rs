@@ -135,9 +135,17 @@ fn what_nothing_carries_out_is_refused_by_the_api_server_by_name() {
     };
     for (spec, said) in [
         ("{service: a, hooks: [{name: x}]}", "not supported yet: spec.hooks"),
-        ("{service: a, scaling: {retireAfter: 24h}}", "not supported yet: spec.scaling.retireAfter"),
+        ("{service: a, traffic: {match: [{}]}}", "not supported yet: spec.traffic.match"),
+        ("{service: a, traffic: {destinations: {}}}", "not supported yet: spec.traffic.destinations"),
+        ("{service: a, scaling: {retireAfter: soon}}", "should match"),
         ("{service: a, traffic: {mirror: '10%'}}", "not supported yet: spec.traffic.mirror"),
-        ("{service: a, analysis: {metrics: [{name: p, promql: {query: x}}]}}", "not supported yet: spec.analysis.metrics[].promql"),
+        ("{service: a, analysis: {metrics: [{name: p, promql: {query: x}}]}}", "no limit: write min or max"),
+        ("{service: a, analysis: {metrics: [{name: p, latency: {quantile: '0.9', margin: '1%'}}]}}", "either a quantile that may grow"),
+        (
+            "{service: a, analysis: {metrics: [{name: p, latency: {slowerThan: 1s, margin: '1%', strict: true}}]}}",
+            "mayGrow and strict belong",
+        ),
+        ("{service: a, steps: [{weight: 10, graded: true}]}", "a graded margin is for what a confirm step asks"),
         ("{service: a, steps: [{weight: 10, pause: {}}]}", "either a weight or a pause"),
         ("{service: a, steps: [{pause: {}}]}", "no step has a weight"),
         ("{service: a, steps: [{weight: 101}]}", "from 0 to 99 percent"),
