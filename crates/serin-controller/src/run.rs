@@ -166,7 +166,7 @@ struct Slot {
 /// What a task did.
 enum Did {
     Turn(Box<Turn>),
-    Poll { rollout: String, polled: Polled },
+    Poll { rollout: String, polled: Box<Polled> },
 }
 
 struct Engine {
@@ -348,7 +348,7 @@ impl Engine {
         let Some((name, polling)) = self.names.remove(&id) else { return };
         match done {
             Ok((_, Did::Turn(turn))) => self.turned(&name, *turn),
-            Ok((_, Did::Poll { rollout, polled })) => self.polled(&name, &rollout, polled),
+            Ok((_, Did::Poll { rollout, polled })) => self.polled(&name, &rollout, *polled),
             Err(error) => {
                 // A defect in one release's turn is no reason to leave the others alone.
                 tracing::error!(release = %name, %error, "a turn was broken off");
@@ -509,7 +509,7 @@ impl Engine {
             let begun = Instant::now();
             let polled = source.poll(query, cursor).await;
             metrics.poll(polled.is_ok(), begun.elapsed());
-            Did::Poll { rollout, polled }
+            Did::Poll { rollout, polled: Box::new(polled) }
         });
         self.names.insert(task.id(), (name.clone(), true));
     }
