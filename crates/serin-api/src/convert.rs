@@ -151,7 +151,7 @@ impl Problems {
                 None => {}
             }
         }
-        // A query tells of harm as well, so a plan may do without the others; the error rate is never left unasked.
+        // A limit promises nothing, so it never stands alone.
         if asked.is_empty() && !limits.is_empty() {
             self.add(
                 "spec.analysis.metrics",

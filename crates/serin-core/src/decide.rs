@@ -4,8 +4,8 @@
 //! leaves a state that the next look understands. What was seen decides, never what was done: an action is asked for
 //! until its effect is seen. Deliberately no I/O, clock or randomness.
 //!
-//! Reading order: `decide` below; `rest` (no rollout runs), `rollout` (one does), `evidence` (readings and verdicts), `learn` (what has to be known of stable first), `weights` (gates and
-//! shares), `requests` (what people ask for).
+//! Reading order: `decide` below; `rest` (no rollout runs), `rollout` (one does), `evidence` (readings and verdicts), `learn` (what has to be
+//! known of stable first), `weights` (gates and shares), `requests` (what people ask for).
 
 mod evidence;
 mod learn;

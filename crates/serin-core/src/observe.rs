@@ -190,6 +190,19 @@ pub struct ArmCounts {
 }
 
 impl ArmCounts {
+    /// Adds another span's counts of the same arm, edge by edge.
+    pub fn add(&mut self, more: &Self) {
+        self.n += more.n;
+        self.errors += more.errors;
+        self.timed += more.timed;
+        for (edge, slow) in &more.slower {
+            match self.slower.iter_mut().find(|(e, _)| e == edge) {
+                Some((_, s)) => *s += slow,
+                None => self.slower.push((*edge, *slow)),
+            }
+        }
+    }
+
     /// Requests slower than `edge_ms`; `None` if the source has no such edge.
     pub fn slower_than(&self, edge_ms: f64) -> Option<f64> {
         self.slower.iter().find(|(edge, _)| *edge == edge_ms).map(|(_, n)| *n)

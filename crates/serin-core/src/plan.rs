@@ -224,6 +224,7 @@ pub struct Plan {
     spec: PlanSpec,
     metrics: Vec<Metric>,
     tests: Vec<MetricTest>,
+    questions: String,
 }
 
 /// One thing wrong with a plan.
@@ -366,7 +367,8 @@ impl Plan {
             return Err(problems);
         }
         let tests = metrics.iter().map(|m| m.test.clone()).collect();
-        Ok(Self { spec, metrics, tests })
+        let questions = questions(&spec, &metrics);
+        Ok(Self { spec, metrics, tests, questions })
     }
 
     /// The fields as asked for.
@@ -412,26 +414,8 @@ impl Plan {
     }
 
     /// Everything that the evidence answers, as one short text: where it changes, what was counted answers another question.
-    pub fn questions(&self) -> String {
-        let mut text = format!("{}", self.spec.confidence);
-        for m in &self.metrics {
-            let bad = match &m.bad {
-                Bad::Errors => "errors".to_string(),
-                Bad::SlowerThan { edge_ms } => format!("over {edge_ms}"),
-                Bad::Quantile { asked, side } => format!("q{} +{} {side:?} {}", asked.q, asked.may_grow, asked.strict),
-            };
-            let test = match &m.test.test {
-                Test::Compare { margin, ratio } => format!("{margin} {ratio}"),
-                Test::Limit { max } => format!("max {max}"),
-            };
-            text += &format!("; {bad} {test}");
-        }
-        for l in &self.spec.limits {
-            text += &format!("; {:?} {:?} {:?} {}", l.query, l.limit.min, l.limit.max, l.limit.in_a_row);
-        }
-        // FNV-1a: the text itself would fill the status.
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
-        format!("{hash:016x}")
+    pub fn questions(&self) -> &str {
+        &self.questions
     }
 
     /// What the statistics need beside the tests.
@@ -451,4 +435,27 @@ fn bads(question: &Question) -> Vec<(Bad, Test)> {
             [Side::Lower, Side::Upper].map(|side| (Bad::Quantile { asked: *asked, side }, Test::Compare { margin: 1.0, ratio: 1.0 })).into()
         }
     }
+}
+
+/// See `Plan::questions`. Made once, as every look compares it.
+fn questions(spec: &PlanSpec, metrics: &[Metric]) -> String {
+    let mut text = format!("{}", spec.confidence);
+    for m in metrics {
+        let bad = match &m.bad {
+            Bad::Errors => "errors".to_string(),
+            Bad::SlowerThan { edge_ms } => format!("over {edge_ms}"),
+            Bad::Quantile { asked, side } => format!("q{} +{} {side:?} {}", asked.q, asked.may_grow, asked.strict),
+        };
+        let test = match &m.test.test {
+            Test::Compare { margin, ratio } => format!("{margin} {ratio}"),
+            Test::Limit { max } => format!("max {max}"),
+        };
+        text += &format!("; {bad} {test}");
+    }
+    for l in &spec.limits {
+        text += &format!("; {:?} {:?} {:?} {}", l.query, l.limit.min, l.limit.max, l.limit.in_a_row);
+    }
+    // FNV-1a: the text itself would fill the status.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("{hash:016x}")
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use serin_controller::observe::prometheus::matrix::Series;
 use serin_controller::{Clock, Config, PROXIES_PORT, PrometheusOptions, Source};
-
 use serin_core::observe::SourceProblem;
 use serin_core::route::ServiceName;
 

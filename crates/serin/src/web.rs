@@ -1,4 +1,4 @@
-//! A small HTTP client: GET a URL under a Host header, as often as asked.
+//! A small HTTP client: GET a URL under a Host header, as often as asked, or POST to one.
 //!
 //! Deliberately no redirects, no retries, no proxy: what comes back is what the mesh answered.
 
@@ -50,6 +50,14 @@ impl Web {
         Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector) })
     }
 
+    /// One request to do something, without a body.
+    ///
+    /// # Errors
+    /// A fragment that says what became of it.
+    pub(crate) async fn post(&self, url: &Uri) -> Result<Answer, String> {
+        self.send(Request::post(url.clone())).await
+    }
+
     /// One request.
     ///
     /// # Errors
@@ -59,6 +67,10 @@ impl Web {
         if let Some(host) = host {
             request = request.header(header::HOST, host);
         }
+        self.send(request).await
+    }
+
+    async fn send(&self, request: http::request::Builder) -> Result<Answer, String> {
         let request = request.body(Empty::new()).map_err(|e| e.to_string())?;
         let answer = async {
             let response = self.client.request(request).await.map_err(|e| crate::cluster::chain(&e))?;

@@ -37,7 +37,7 @@ impl Look<'_> {
                 begin_anew(plan, rollout);
                 told.push(Reason::EvidenceAnew);
             }
-            rollout.questions = plan.questions();
+            rollout.questions = plan.questions().into();
         }
         rollout.down = Down { stable: rollout.down.stable || down_now.stable, canary: rollout.down.canary || down_now.canary };
         match &self.seen.traffic {
@@ -304,26 +304,23 @@ fn note_answers(plan: &Plan, rollout: &mut Rollout, reading: &Reading, counting:
     }
 }
 
-fn bad_of(slow_from_ms: f64, arm: &ArmCounts) -> Option<Counts> {
-    Some(Counts { n: arm.timed, x: arm.slower_than(slow_from_ms)? })
+/// What an arm's requests say for a metric; `None` where it counts latency, and nobody knows from where on it is slow, or the source has not that edge.
+fn bad_of(metric: &Metric, slow_from_ms: Option<f64>, arm: &ArmCounts) -> Option<Counts> {
+    match metric.bad {
+        Bad::Errors => Some(Counts { n: arm.n, x: arm.errors }),
+        Bad::SlowerThan { .. } | Bad::Quantile { .. } => Some(Counts { n: arm.timed, x: arm.slower_than(slow_from_ms?)? }),
+    }
 }
 
 fn batch(plan: &Plan, rollout: &Rollout, metric: &Metric, reading: &Reading) -> Option<Batch> {
-    let errors = |arm: &ArmCounts| Counts { n: arm.n, x: arm.errors };
-    if metric.bad == Bad::Errors {
-        return Some(Batch { canary: errors(&reading.canary), stable: errors(&reading.stable) });
-    }
-    let (canary_ms, stable_ms) = rollout.slow_from(plan, metric)?;
-    Some(Batch { canary: bad_of(canary_ms, &reading.canary)?, stable: bad_of(stable_ms, &reading.stable)? })
+    let (canary_ms, stable_ms) = rollout.slow_from(plan, metric).unzip();
+    Some(Batch { canary: bad_of(metric, canary_ms, &reading.canary)?, stable: bad_of(metric, stable_ms, &reading.stable)? })
 }
 
 fn histories(plan: &Plan, rollout: &Rollout, polls: &[ArmCounts]) -> Vec<Option<History>> {
     let of = |m: &Metric| {
-        let bad = |arm: &ArmCounts| match m.bad {
-            Bad::Errors => Some(Counts { n: arm.n, x: arm.errors }),
-            Bad::SlowerThan { .. } | Bad::Quantile { .. } => bad_of(rollout.slow_from(plan, m)?.1, arm),
-        };
-        let polls: Vec<Counts> = polls.iter().map(bad).collect::<Option<_>>()?;
+        let stable_ms = rollout.slow_from(plan, m).map(|(_, stable_ms)| stable_ms);
+        let polls: Vec<Counts> = polls.iter().map(|arm| bad_of(m, stable_ms, arm)).collect::<Option<_>>()?;
         let (n, x) = polls.iter().fold((0.0, 0.0), |(n, x), c| (n + c.n, x + c.x));
         Some(History { n, x, polls })
     };

@@ -88,7 +88,7 @@ impl Rollout {
     pub(super) fn learning(&self, plan: &Plan, now: Timestamp) -> Option<Reason> {
         let open = plan.metrics().iter().find(|m| matches!(m.bad, Bad::Quantile { .. }) && !self.is_fixed(plan, m))?;
         let Bad::Quantile { asked, .. } = open.bad else { return None };
-        let metric = open.name.trim_end_matches("-lower").to_string();
+        let metric = as_asked(open);
         let nothing = Learnt::NOTHING;
         let Learnt::Gathering { since, n, slower } = self.learnt_of(plan, open).unwrap_or(&nothing) else { return None };
         let left = since.map_or(gathering(plan), |since| gathering(plan).saturating_sub(now.since(since)));
@@ -127,7 +127,7 @@ impl Rollout {
             let cumulative: Vec<(f64, f64)> = slower.iter().map(|(edge, slow)| (*edge, *n - slow)).collect();
             let Some((learnt, tested)) = fixed(&Histogram::new(&cumulative, *n), &asked) else { continue };
             self.learnt[i] = learnt;
-            told.push(Reason::LatencyLearnt { metric: metric.name.trim_end_matches("-lower").to_string(), tested });
+            told.push(Reason::LatencyLearnt { metric: as_asked(metric), tested });
         }
         told
     }
@@ -161,6 +161,11 @@ impl Rollout {
         }
         told
     }
+}
+
+/// A quantile's name as the plan has it: the metrics made of it carry the side behind it.
+fn as_asked(metric: &Metric) -> String {
+    metric.name.strip_suffix("-lower").unwrap_or(&metric.name).to_string()
 }
 
 fn millis(d: Duration) -> i64 {
@@ -210,4 +215,19 @@ fn fixed(histogram: &Histogram, asked: &Quantile) -> Option<(Learnt, String)> {
         false => format!("{} is slower by more than {growth} %, wherever in its bucket each request lies", claims.join(", or ")),
     };
     Some((Learnt::Fixed { lower: edge(0), upper: edge(1) }, tested))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Bad;
+
+    #[test]
+    fn a_quantile_is_called_as_its_owner_calls_it() {
+        for asked in ["p99", "read-lower"] {
+            let test = MetricTest::new(Test::Limit { max: 1.0 }, 1.0);
+            let metric = Metric { name: format!("{asked}-lower"), bad: Bad::Errors, test, warmup: Duration::ZERO };
+            assert_eq!(as_asked(&metric), asked);
+        }
+    }
 }

@@ -284,7 +284,7 @@ impl Look<'_> {
             learnt: Vec::new(),
             answers: Vec::new(),
             graded: Vec::new(),
-            questions: self.plan.questions(),
+            questions: self.plan.questions().to_string(),
         }
     }
 

@@ -84,18 +84,6 @@ fn rest(arm: &ArmCounts, taken: &ArmCounts) -> ArmCounts {
     ArmCounts { n: left(arm.n, taken.n), errors: left(arm.errors, taken.errors), timed: left(arm.timed, taken.timed), slower }
 }
 
-fn add(sum: &mut ArmCounts, more: &ArmCounts) {
-    sum.n += more.n;
-    sum.errors += more.errors;
-    sum.timed += more.timed;
-    for (i, slow) in more.slower.iter().enumerate() {
-        match sum.slower.get_mut(i) {
-            Some(s) => s.1 += slow.1,
-            None => sum.slower.push(*slow),
-        }
-    }
-}
-
 impl Record<'_> {
     /// One poll's requests at this share.
     fn split(&mut self, poll: &Recorded, share: f64) -> (ArmCounts, ArmCounts) {
@@ -133,8 +121,8 @@ impl Supply for Record<'_> {
             let (c, s) = self.split(poll, share);
             self.offered += poll.stable.n + poll.canary.n;
             self.given += c.n + s.n;
-            add(&mut canary, &c);
-            add(&mut stable, &s);
+            canary.add(&c);
+            stable.add(&s);
         }
         (canary, stable)
     }

@@ -234,8 +234,8 @@ impl<'a> Stage<'a> {
         let (canary, stable) = supply.flow(self.seconds(), seconds, self.share.fraction(), step);
         run.canary_requests += canary.n;
         run.canary_failed += canary.errors;
-        add(&mut self.pending.0, &canary);
-        add(&mut self.pending.1, &stable);
+        self.pending.0.add(&canary);
+        self.pending.1.add(&stable);
         self.now = to;
     }
 
@@ -335,18 +335,6 @@ fn end_of(cause: &EndCause) -> End {
         _ => None,
     };
     End::RolledBack { metric, why: cause.to_string() }
-}
-
-fn add(sum: &mut ArmCounts, more: &ArmCounts) {
-    sum.n += more.n;
-    sum.errors += more.errors;
-    sum.timed += more.timed;
-    for (edge, slow) in &more.slower {
-        match sum.slower.iter_mut().find(|(e, _)| e == edge) {
-            Some((_, s)) => *s += slow,
-            None => sum.slower.push((*edge, *slow)),
-        }
-    }
 }
 
 /// The edges of Istio's own histogram, in milliseconds.

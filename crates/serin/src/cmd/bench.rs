@@ -132,7 +132,8 @@ async fn connect(lab: &RunningLab) -> Result<Cluster, Failure> {
     ClusterArgs { kubeconfig: Some(lab.kubeconfig().to_path_buf()), ..ClusterArgs::default() }.connect().await
 }
 
-fn calls(lab: &RunningLab, rate: f64) -> Result<Calls, Failure> {
+/// Calls of `my-app` from inside the mesh.
+pub(super) fn calls(lab: &RunningLab, rate: f64) -> Result<Calls, Failure> {
     let target = lab.mesh()?.outbound;
     Ok(Calls {
         target,

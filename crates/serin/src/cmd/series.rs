@@ -5,26 +5,23 @@
 
 use std::time::{Duration, Instant};
 
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use k8s_openapi::api::apps::v1::Deployment;
+use http::Uri;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::{Api, ListParams};
 use serde_json::{Value, json};
 use serin_core::plan::Plan;
 use serin_core::simulate::{Begin, Fault, Latency, Outage, World, simulate};
 use serin_lab::mesh::traffic::{Plan as Calls, Traffic};
 
-use super::soak::{status, wait};
+use super::bench::calls;
+use super::soak::{forget_old, status, wait};
 use crate::cluster::{Cluster, ClusterArgs};
 use crate::cmd::controller::Running;
 use crate::demo::objects;
 use crate::exit::Failure;
 use crate::lab::{LabOptions, RunningLab};
 use crate::out;
+use crate::web::Web;
 
 /// What is measured.
 pub(crate) struct Series {
@@ -67,10 +64,22 @@ enum Later {
     },
 }
 
+impl Kind {
+    /// Nothing that comes later, and latency by its usual metric.
+    fn plain(name: &'static str, canary: &'static [(&'static str, &'static str)], faults: Vec<Fault>) -> Self {
+        Self { name, canary, later: Later::Nothing, quantile: false, faults, outages: Vec::new() }
+    }
+
+    /// Nothing at all.
+    fn healthy() -> Self {
+        Self::plain("as good as stable", &[], Vec::new())
+    }
+}
+
 fn kinds() -> Vec<Kind> {
+    let plain = Kind::plain;
     let errors = |errors: f64| vec![Fault { errors, ..Fault::default() }];
     let slower = |slower: f64| vec![Fault { slower, ..Fault::default() }];
-    let plain = |name, canary, faults| Kind { name, canary, later: Later::Nothing, quantile: false, faults, outages: Vec::new() };
     let slow = |name, canary, faults| Kind { quantile: true, ..plain(name, canary, faults) };
     let outage = Outage { from_s: 5.0, seconds: 4.0, errors: 0.3 };
     vec![
@@ -107,9 +116,7 @@ struct End {
 pub(crate) async fn run(series: &Series) -> Result<(), Failure> {
     let healthy = healthy(series).await?;
     let aborted = healthy.iter().filter(|e| e.outcome == "taken back").count();
-    let none =
-        Kind { name: "as good as stable", canary: &[], later: Later::Nothing, quantile: false, faults: Vec::new(), outages: Vec::new() };
-    tell(series, &none, &healthy)?;
+    tell(series, &Kind::healthy(), &healthy)?;
     for kind in kinds() {
         let mut ends = Vec::new();
         for number in 0..series.runs.div_ceil(20) {
@@ -124,12 +131,13 @@ pub(crate) async fn run(series: &Series) -> Result<(), Failure> {
 
 /// Healthy versions, each beside the one before it.
 async fn healthy(series: &Series) -> Result<Vec<End>, Failure> {
-    let kind = Kind { name: "", canary: &[], later: Later::Nothing, quantile: false, faults: Vec::new(), outages: Vec::new() };
+    let kind = Kind::healthy();
     let stage = Stage::start(series, false, 0).await?;
     let mut ends = Vec::new();
     for number in 0..series.runs {
         ends.push(stage.rollout(&kind, &format!("v{}", number + 2)).await?);
-        stage.forget_old(number + 2).await;
+        // A hundred of them would run.
+        forget_old(&stage.cluster, number + 2).await?;
     }
     stage.stop().await;
     Ok(ends)
@@ -218,17 +226,7 @@ impl Stage {
         objects::ready(&cluster, "my-app-v1").await?;
         crate::cluster::define(&cluster).await?;
         objects::create(&cluster, &[release(quantile)?]).await?;
-        let calls = Calls {
-            target: lab.mesh()?.outbound,
-            host: "my-app".into(),
-            path: "/".into(),
-            rate: f64::from(series.rate),
-            users: 10_000,
-            seed,
-            time: Duration::from_secs(86_400),
-            requests: None,
-            log: None,
-        };
+        let calls = Calls { seed, time: Duration::from_secs(86_400), ..calls(&lab, f64::from(series.rate))? };
         let traffic = Traffic::start(calls);
         wait(&cluster, Duration::from_secs(60), |s| s["phase"] == "Idle" && s["stable"]["version"] == "v1")
             .await
@@ -244,9 +242,7 @@ impl Stage {
 
     /// One version on trial, to its end.
     async fn rollout(&self, kind: &Kind, version: &str) -> Result<End, Failure> {
-        let deployment = objects::read(objects::V2)?.into_iter().next().ok_or_else(|| Failure::new("my-app-v2.yaml is empty"))?;
-        let text = deployment.to_string().replace("v2", version);
-        let mut deployment: Value = serde_json::from_str(&text).map_err(|e| Failure::new(format!("cannot make {version}: {e}")))?;
+        let mut deployment = objects::version(version)?;
         set(&mut deployment, self.quantile, kind.canary);
         objects::create(&self.cluster, &[deployment]).await?;
         let begin = Instant::now();
@@ -303,31 +299,17 @@ impl Stage {
     async fn at_pods(&self, labels: &str, setting: &str) -> Result<(), Failure> {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace);
         let listed = pods.list(&ListParams::default().labels(labels)).await.map_err(|e| self.cluster.failed("list pods", &e))?;
-        let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+        let web = Web::new()?;
         for pod in listed.items {
             let Some(ip) = pod.status.and_then(|s| s.pod_ip) else { continue };
-            let uri = format!("http://{ip}:8080/fault?{setting}");
-            let request = http::Request::post(&uri).body(Empty::new()).map_err(|e| Failure::new(format!("{uri}: {e}")))?;
-            let response = client.request(request).await.map_err(|e| Failure::new(format!("cannot set {setting} at a pod: {e}")))?;
-            if !response.status().is_success() {
-                return Err(Failure::new(format!("a pod does not take {setting}: HTTP {}", response.status())));
+            let uri: Uri =
+                format!("http://{ip}:8080/fault?{setting}").parse().map_err(|e| Failure::new(format!("fault {setting}: {e}")))?;
+            let answer = web.post(&uri).await.map_err(|why| Failure::new(format!("cannot set {setting} at a pod: {why}")))?;
+            if !answer.status.is_success() {
+                return Err(Failure::new(format!("a pod does not take {setting}: HTTP {}", answer.status)));
             }
         }
         Ok(())
-    }
-
-    /// Versions older than the one before the last are deleted, or a hundred of them would run.
-    async fn forget_old(&self, number: u32) {
-        let deployments: Api<Deployment> = Api::namespaced(self.cluster.client.clone(), &self.cluster.namespace);
-        let serving = status(&self.cluster).await.and_then(|s| s["stable"]["version"].as_str().map(str::to_owned)).unwrap_or_default();
-        let Ok(listed) = deployments.list(&ListParams::default().labels("app=my-app")).await else { return };
-        for deployment in listed.items {
-            let name = deployment.name_any();
-            let old = name.strip_prefix("my-app-v").and_then(|n| n.parse::<u32>().ok()).is_some_and(|n| n + 1 < number);
-            if old && name != format!("my-app-{serving}") {
-                let _ = deployments.delete(&name, &DeleteParams::default()).await;
-            }
-        }
     }
 }
 
@@ -338,4 +320,13 @@ fn set(deployment: &mut Value, quantile: bool, own: &[(&str, &str)]) {
     let usual = usual.iter().filter(|(name, _)| !own.iter().any(|(other, _)| other == name));
     let env: Vec<Value> = usual.chain(own).map(|(name, value)| json!({"name": name, "value": value})).collect();
     deployment["spec"]["template"]["spec"]["containers"][0]["env"] = json!(env);
+}
+
+#[cfg(test)]
+mod tests {
+    /// Neither crate may know the other: only here do both stand side by side.
+    #[test]
+    fn what_is_simulated_has_the_edges_of_the_lab() {
+        assert_eq!(serin_core::simulate::ISTIO_EDGES, serin_lab::mesh::telemetry::EDGES_MS);
+    }
 }

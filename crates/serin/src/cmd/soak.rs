@@ -193,9 +193,7 @@ async fn rollouts(
         if bad {
             tally.bad.push(name.clone());
         }
-        let mut deployment = objects::read(objects::V2)?.into_iter().next().ok_or_else(|| Failure::new("my-app-v2.yaml is empty"))?;
-        let text = deployment.to_string().replace("v2", &name);
-        deployment = serde_json::from_str(&text).map_err(|e| Failure::new(format!("cannot make {name}: {e}")))?;
+        let mut deployment = objects::version(&name)?;
         let rate = if bad { ["100%", "50%", "20%"][below(&mut draws, 3) as usize] } else { "0%" };
         deployment["spec"]["template"]["spec"]["containers"][0]["env"] =
             json!([{"name": "ERROR_RATE", "value": rate}, {"name": "SEED", "value": number.to_string()}]);
@@ -286,8 +284,12 @@ async fn remove(cluster: &Cluster, version: &str) -> Result<(), Failure> {
     let scaled =
         deployments.patch(&format!("my-app-{version}"), &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 1}}))).await;
     scaled.map(drop).map_err(|e| cluster.failed(&format!("scale my-app-{version}"), &e))?;
-    // Deleted once it is two versions old: the last one is the way back.
-    let number: u32 = version.trim_start_matches('v').parse().unwrap_or(0);
+    forget_old(cluster, version.trim_start_matches('v').parse().unwrap_or(0)).await
+}
+
+/// Deletes versions once they are two versions older than this number, but for the one that serves: the last one is the way back.
+pub(super) async fn forget_old(cluster: &Cluster, number: u32) -> Result<(), Failure> {
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let listed = deployments.list(&ListParams::default().labels("app=my-app")).await.map_err(|e| cluster.failed("list deployments", &e))?;
     let serving = status(cluster).await.and_then(|s| s["stable"]["version"].as_str().map(str::to_owned)).unwrap_or_default();
     for deployment in listed.items {

@@ -88,6 +88,15 @@ pub(crate) fn faulty(share: &str, seed: u64) -> Result<Vec<Value>, Failure> {
     Ok(objects)
 }
 
+/// The version on trial under another name.
+///
+/// # Errors
+/// The file is not what it is meant to be.
+pub(crate) fn version(name: &str) -> Result<Value, Failure> {
+    let deployment = read(V2)?.into_iter().next().ok_or_else(|| Failure::new("my-app-v2.yaml is empty"))?;
+    serde_json::from_str(&deployment.to_string().replace("v2", name)).map_err(|e| Failure::new(format!("cannot make {name}: {e}")))
+}
+
 /// Makes the objects, in order.
 ///
 /// # Errors

@@ -389,7 +389,7 @@ mod tests {
             learnt: Vec::new(),
             answers: Vec::new(),
             graded: Vec::new(),
-            questions: plan.questions(),
+            questions: plan.questions().to_string(),
         };
         let state = State { stable: Some(version("v1")), phase: Phase::Progressing(rollout), ..State::new() };
         let seen = Observation {

@@ -30,6 +30,8 @@ const PAST: Duration = Duration::from_secs(1800);
 /// A gap longer than this is not made up for: the reading begins anew.
 const LONGEST_GAP: Duration = Duration::from_secs(6 * 3600);
 
+/// What is counted of requests, as a regular expression: how many, how many were timed, and the buckets of their durations.
+const COUNTED: &str = "istio_requests_total|istio_request_duration_milliseconds_count|istio_request_duration_milliseconds_bucket";
 /// How much of a record is asked for at once.
 const RECORD_PIECE: Duration = Duration::from_secs(1800);
 /// The least time that an answer may take, whatever the interval.
@@ -211,9 +213,8 @@ fn seconds(at: Timestamp) -> f64 {
 
 /// Everything of both arms: requests, how many were timed, and the buckets of the edges.
 fn arms_selector(query: &ArmQuery) -> String {
-    let names = "istio_requests_total|istio_request_duration_milliseconds_count|istio_request_duration_milliseconds_bucket";
     if query.all_edges {
-        return format!(r#"{{__name__=~"{names}",{}}}"#, arms_labels(query));
+        return format!(r#"{{__name__=~"{COUNTED}",{}}}"#, arms_labels(query));
     }
     let mut edges = String::new();
     for edge in &query.edges {
@@ -221,15 +222,12 @@ fn arms_selector(query: &ArmQuery) -> String {
         let whole = if edge.fract() == 0.0 { format!("|{edge}.0") } else { String::new() };
         edges.push_str(&quoted(&format!("|{edge}{whole}")));
     }
-    format!(r#"{{__name__=~"{names}",le=~"{edges}",{}}}"#, arms_labels(query))
+    format!(r#"{{__name__=~"{COUNTED}",le=~"{edges}",{}}}"#, arms_labels(query))
 }
 
 /// Requests to a service, whoever answered.
 fn service_selector(service: &ServiceName) -> String {
-    format!(
-        r#"{{__name__=~"istio_requests_total|istio_request_duration_milliseconds_count|istio_request_duration_milliseconds_bucket",reporter="source",destination_service=~"{}(\\..*)?"}}"#,
-        regex(&format!("{}.{}", service.name, service.namespace))
-    )
+    format!(r#"{{__name__=~"{COUNTED}",reporter="source",destination_service=~"{}(\\..*)?"}}"#, host(service))
 }
 
 fn arms_labels(query: &ArmQuery) -> String {
@@ -239,7 +237,7 @@ fn arms_labels(query: &ArmQuery) -> String {
         r#"reporter="source",destination_workload=~"{}",destination_workload_namespace="{}",destination_service=~"|{}(\\..*)?""#,
         workloads.join("|"),
         quoted(&query.stable.workload.namespace),
-        host(query),
+        host(&query.service),
     )
 }
 
@@ -247,7 +245,7 @@ fn arms_labels(query: &ArmQuery) -> String {
 fn lost_selector(query: &ArmQuery) -> String {
     format!(
         r#"istio_requests_total{{reporter="source",response_flags=~".*(UH|NC).*",destination_service=~"{}(\\..*)?|{}"}}"#,
-        host(query),
+        host(&query.service),
         regex(&query.service.name)
     )
 }
@@ -255,7 +253,7 @@ fn lost_selector(query: &ArmQuery) -> String {
 fn service_query(query: &ArmQuery) -> String {
     format!(
         r#"sum(istio_requests_total{{reporter="source",response_flags!~".*(UH|NC).*",destination_service=~"{}(\\..*)?"}})"#,
-        host(query)
+        host(&query.service)
     )
 }
 
@@ -271,8 +269,8 @@ fn up_selector(targets: &[Target]) -> String {
 }
 
 /// The service's name and namespace, as a regular expression inside quotes.
-fn host(query: &ArmQuery) -> String {
-    regex(&format!("{}.{}", query.service.name, query.service.namespace))
+fn host(service: &ServiceName) -> String {
+    regex(&format!("{}.{}", service.name, service.namespace))
 }
 
 /// A literal as a regular expression inside a quoted string: no text from an object means anything to PromQL.
