@@ -1,8 +1,8 @@
 //! The CanaryPolicy: what releases take where they say nothing themselves, and when nothing may move forward.
 //!
 //! A policy has the fields of a release as defaults, merged field by field: what the release writes wins, a list is one field.
-//! Beside them stand windows (forward moves only then) and a freeze. Going back is never held. Deliberately no clock: the time is
-//! handed in.
+//! Beside them stand windows (forward moves only then), a freeze, and sources of metrics that its releases may name. Going back is never
+//! held. Deliberately no clock: the time is handed in.
 
 use std::collections::BTreeMap;
 
@@ -37,6 +37,10 @@ pub struct CanaryPolicySpec {
     /// While set, nothing moves forward; the text says why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze: Option<String>,
+    /// What its releases may name in `analysis.source`, besides what the controller's configuration has; the first is the one of those that
+    /// name none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<PolicySource>,
     /// Fields of a release's spec.
     #[serde(flatten)]
     pub defaults: Map<String, Value>,
@@ -56,6 +60,36 @@ pub struct Window {
     /// A name of the time zone database, as `Europe/Berlin`; absent: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
+}
+
+/// A source of metrics by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySource {
+    /// As releases write it.
+    pub name: String,
+    /// Where it is.
+    pub prometheus: PrometheusSpec,
+}
+
+/// A Prometheus, or what answers as one, that asks for no secret: tokens and keys belong to the controller's configuration, as an object may be
+/// read by many.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrometheusSpec {
+    /// As `http://prometheus.monitoring:9090`, with the path below which its API is.
+    pub url: String,
+    /// Headers to send, as `X-Scope-OrgID` with the tenant.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// The longest that an answer may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// How far behind the clock it is asked, as a scrape is stored some time after its moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<String>,
+    /// Labels that tell replicas of one Prometheus apart; none: the usual ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replica_labels: Vec<String>,
 }
 
 /// Fields of a release that speak of this one release and that no policy sets.
@@ -93,6 +127,12 @@ impl Merged {
                 {
                     object.remove(field);
                 }
+            }
+            if let Some(first) = policy.sources.first()
+                && let Some(analysis) = defaults.as_object_mut().map(|d| d.entry("analysis").or_insert_with(|| Value::Object(Map::new())))
+                && let Some(analysis) = analysis.as_object_mut()
+            {
+                analysis.entry("source").or_insert_with(|| first.name.clone().into());
             }
             merged.put("", &defaults, Origin::Policy);
         }
@@ -299,6 +339,18 @@ mod tests {
         let merged = Merged::new(&json!({"service": "s", "steps": [{"weight": 1}]}), Some(&policy));
         assert_eq!(merged.spec["steps"], json!([{"weight": 1}]));
         assert_eq!(merged.spec["analysis"]["metrics"], json!([{"name": "a"}]));
+    }
+
+    #[test]
+    fn the_first_source_of_a_policy_is_that_of_releases_that_name_none() {
+        let sources = json!([{"name": "team", "prometheus": {"url": "http://p:9090"}}, {"name": "old", "prometheus": {"url": "http://q:9090"}}]);
+        let of = |policy: &CanaryPolicySpec, release: Value| Merged::new(&release, Some(policy)).spec["analysis"]["source"].clone();
+        let silent = policy(json!({"sources": sources}));
+        assert_eq!(of(&silent, json!({"service": "s"})), "team");
+        assert_eq!(of(&silent, json!({"service": "s", "analysis": {"source": "main"}})), "main");
+        let names = policy(json!({"sources": sources, "analysis": {"source": "old"}}));
+        assert_eq!(of(&names, json!({"service": "s", "analysis": {"interval": "5s"}})), "old");
+        assert_eq!(of(&policy(json!({})), json!({"service": "s"})), Value::Null);
     }
 
     #[test]

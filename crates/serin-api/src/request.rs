@@ -47,6 +47,9 @@ const ACTIONS: [(&str, RequestAction); 9] = [
 /// The one action that takes a weight.
 const SET_WEIGHT: &str = "setWeight";
 
+/// Promote's other name, for whoever means one step and no other: the request has to say which.
+const SKIP: &str = "skip";
+
 /// The word for an action.
 pub fn action_word(action: RequestAction) -> &'static str {
     if let RequestAction::SetWeight(_) = action {
@@ -87,9 +90,13 @@ pub fn request_of(text: &str, now: Timestamp) -> Result<Request, String> {
         (None, SET_WEIGHT, None) => {
             return Err(format!("request {SET_WEIGHT:?} needs a weight: {{\"action\": {SET_WEIGHT:?}, \"weight\": \"30%\"}}"));
         }
-        (None, "skip", _) => return Err("not supported yet: request \"skip\"; promote leaves the step that runs".to_string()),
+        // Asked twice it must not leave two steps.
+        (None, SKIP, None) if wire.step.is_none() => {
+            return Err(format!("request {SKIP:?} needs the step that it leaves: {{\"action\": {SKIP:?}, \"step\": 2}}"));
+        }
+        (None, SKIP, None) => RequestAction::Promote,
         (None, other, _) => {
-            let words: Vec<&str> = ACTIONS.iter().map(|(word, _)| *word).chain([SET_WEIGHT]).filter(|w| !w.starts_with("abort")).collect();
+            let words: Vec<&str> = ACTIONS.iter().map(|(word, _)| *word).chain([SET_WEIGHT, SKIP]).filter(|w| !w.starts_with("abort")).collect();
             return Err(format!("request {other:?} is unknown: {}", words.join(", ")));
         }
     };
@@ -182,6 +189,12 @@ mod tests {
     }
 
     #[test]
+    fn to_skip_is_to_promote_one_step_that_is_named() {
+        let request = request_of(r#"{"action":"skip","step":2}"#, NOW).expect("reads");
+        assert_eq!((request.action, request.step), (RequestAction::Promote, Some(1)));
+    }
+
+    #[test]
     fn what_cannot_be_read_is_refused_with_what_to_write() {
         for text in [
             "pause",
@@ -189,6 +202,7 @@ mod tests {
             r#"{"action":"fly"}"#,
             r#"{"action":"pause","tiem":""}"#,
             r#"{"action":"skip"}"#,
+            r#"{"action":"skip","step":1,"weight":"10"}"#,
             r#"{"action":"pause","time":"noon"}"#,
             r#"{"action":"pause","step":0}"#,
             r#"{"action":"setWeight"}"#,

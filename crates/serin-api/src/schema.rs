@@ -596,6 +596,10 @@ fn policy_root() -> Value {
     );
     let mut windows = list(32, window);
     windows["x-kubernetes-list-type"] = json!("atomic");
+    let source = required(
+        &["name", "prometheus"],
+        object([("name", about("As releases write it in analysis.source.", name(63))), ("prometheus", prometheus())]),
+    );
     let mut spec = spec();
     if let Some(spec) = spec.as_object_mut() {
         spec.remove("required");
@@ -620,6 +624,10 @@ fn policy_root() -> Value {
         }
     }
     spec["properties"]["windows"] = about("When releases may move forward; going back is always allowed. Absent: at any time.", windows);
+    spec["properties"]["sources"] = about(
+        "What releases may name in analysis.source, besides what the controller's configuration has. The first is the one of those that name none.",
+        map_by_name(16, source),
+    );
     spec["properties"]["freeze"] =
         about("While set, nothing moves forward; the text says why.", json!({"type": "string", "minLength": 1, "maxLength": 1024}));
     about(
@@ -629,6 +637,32 @@ fn policy_root() -> Value {
             "required": ["spec"],
             "properties": {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}, "spec": spec},
         }),
+    )
+}
+
+fn prometheus() -> Value {
+    let headers = json!({"type": "object", "maxProperties": 16, "additionalProperties": string(1024)});
+    required(
+        &["url"],
+        object([
+            (
+                "url",
+                about(
+                    "As http://prometheus.monitoring:9090, with the path below which its API is.",
+                    json!({"type": "string", "maxLength": 1024, "pattern": "^https?://[^@/?#\\s]+(/[^?#\\s]*)?$"}),
+                ),
+            ),
+            ("headers", about("Headers to send, as X-Scope-OrgID with the tenant. No token: this object may be read by many.", headers)),
+            ("timeout", about("The longest that an answer may take. Absent: 10s.", duration())),
+            ("delay", about("How far behind the clock it is asked, as a scrape is stored some time after its moment. Absent: 2s.", duration())),
+            (
+                "replicaLabels",
+                about(
+                    "Labels that tell copies of one Prometheus apart: each sample counts once.",
+                    json!({"type": "array", "maxItems": 8, "items": string(128), "x-kubernetes-list-type": "set"}),
+                ),
+            ),
+        ]),
     )
 }
 

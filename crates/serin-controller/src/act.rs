@@ -50,9 +50,12 @@ pub(crate) enum ActError {
     },
 }
 
-/// The server's own sentence, without the client's dump of the whole answer.
+/// The server's own sentence, without the client's dump of the whole answer; of a right that lacks, with what gives it.
 fn in_short(error: &kube::Error) -> String {
     match error {
+        kube::Error::Api(status) if status.code == 403 => {
+            format!("{}. `serin install | kubectl apply -f -` gives the controller its rights", status.message)
+        }
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
         other => other.to_string(),
     }

@@ -170,7 +170,7 @@ impl Context {
                 return (Whole { resolved, source: SourceChoice::Usual }, Err(problems));
             }
         };
-        let source = self.sources.choose(resolved.spec.analysis.as_ref().and_then(|a| a.source.as_deref()));
+        let source = self.sources.choose(resolved.spec.analysis.as_ref().and_then(|a| a.source.as_deref()), &resolved.sources);
         let planned = match (plan_of(&resolved.spec), &source) {
             (Ok(plan), Ok(_)) => Ok(plan),
             (Ok(_), Err(problem)) => Err(vec![problem.clone()]),

@@ -148,6 +148,21 @@ fn a_policy_may_say_what_a_release_may_but_for_what_is_its_own() {
     let more: Vec<&str> = policy.difference(&release).map(String::as_str).collect();
     assert_eq!(
         more,
-        ["spec.freeze", "spec.windows", "spec.windows[].days", "spec.windows[].from", "spec.windows[].timeZone", "spec.windows[].to"]
+        [
+            "spec.freeze",
+            "spec.sources",
+            "spec.sources[].name",
+            "spec.sources[].prometheus",
+            "spec.sources[].prometheus.delay",
+            "spec.sources[].prometheus.headers",
+            "spec.sources[].prometheus.replicaLabels",
+            "spec.sources[].prometheus.timeout",
+            "spec.sources[].prometheus.url",
+            "spec.windows",
+            "spec.windows[].days",
+            "spec.windows[].from",
+            "spec.windows[].timeZone",
+            "spec.windows[].to",
+        ]
     );
 }

@@ -1,20 +1,23 @@
 //! Which source a release is counted by: the controller's usual one, or one that it names.
 //!
-//! No release carries a URL: a name leads to what the controller's own configuration says of it. Deliberately counts nothing
-//! itself.
+//! No release carries a URL: a name leads to what its policy says of it, else to what the controller's own configuration says. Deliberately
+//! counts nothing itself.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
 use serin_api::convert::PROXIES;
+use serin_api::policy::{PolicySource, PrometheusSpec};
+use serin_api::values;
 use serin_core::observe::SourceProblem;
 use serin_core::plan::Problem;
 
 use super::cluster::Cluster;
+use super::prometheus::{OptionsError, Prometheus, PrometheusOptions};
 use super::proxies::Proxies;
 use super::source::{ArmQuery, Cursor, MetricSource, Polled};
-use crate::config::{Config, Source};
+use crate::config::{Clock, Config, Source};
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,12 +27,23 @@ pub enum SourceChoice {
     Usual,
     /// One of those that the controller's configuration names.
     Named(String),
+    /// One that a policy describes.
+    Described(PrometheusSpec),
 }
+
+/// Headers that carry a secret.
+const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+
+/// More clients than this of policies that came and went are let go.
+const CLIENTS: usize = 64;
 
 /// All sources of a controller, behind one face.
 pub(crate) struct Sources {
     usual: Arc<dyn MetricSource>,
     named: BTreeMap<String, Arc<dyn MetricSource>>,
+    clock: Clock,
+    /// Of policies, made when first named: a client keeps its connections.
+    described: Mutex<HashMap<PrometheusSpec, Arc<Prometheus>>>,
 }
 
 impl Sources {
@@ -46,37 +60,95 @@ impl Sources {
         if matches!(config.source, Source::Proxies { .. }) {
             named.entry(PROXIES.to_owned()).or_insert_with(|| usual.clone());
         }
-        Self { usual, named }
+        Self { usual, named, clock: config.clock.clone(), described: Mutex::default() }
     }
 
-    /// The source of a release that writes this in `spec.analysis.source`.
+    /// The source of a release that writes this in `spec.analysis.source`, with those that its policy describes.
     ///
     /// # Errors
-    /// There is none of that name, and which there are.
-    pub(crate) fn choose(&self, name: Option<&str>) -> Result<SourceChoice, Problem> {
+    /// There is none of that name, and which there are; or what of the policy's description cannot be used.
+    pub(crate) fn choose(&self, name: Option<&str>, of_policy: &[PolicySource]) -> Result<SourceChoice, Problem> {
         let Some(name) = name else { return Ok(SourceChoice::Usual) };
+        if let Some((index, source)) = of_policy.iter().enumerate().find(|(_, s)| s.name == name) {
+            let at = |(field, what): (&str, String)| Problem { path: format!("spec.sources[{index}].prometheus{field}"), what };
+            return match self.client(&source.prometheus) {
+                Ok(_) => Ok(SourceChoice::Described(source.prometheus.clone())),
+                Err(problem) => Err(at(problem)),
+            };
+        }
         if self.named.contains_key(name) {
             return Ok(SourceChoice::Named(name.to_owned()));
         }
-        let known: Vec<&str> = self.named.keys().map(String::as_str).collect();
-        let known = if known.is_empty() { "it names none".to_owned() } else { format!("it names {}", known.join(", ")) };
+        let known: Vec<&str> = of_policy.iter().map(|s| s.name.as_str()).chain(self.named.keys().map(String::as_str)).collect();
+        let known = if known.is_empty() { "they name none".to_owned() } else { format!("they name {}", known.join(", ")) };
         Err(Problem {
             path: "spec.analysis.source".into(),
-            what: format!("the controller's configuration has no source {name:?}; {known}. Write one of these, or leave the field out"),
+            what: format!(
+                "neither the policy nor the controller's configuration has a source {name:?}; {known}. Write one of these, or leave the field out"
+            ),
         })
     }
+
+    /// The client for what a policy describes.
+    ///
+    /// # Errors
+    /// The field that cannot be used, and why.
+    fn client(&self, spec: &PrometheusSpec) -> Result<Arc<Prometheus>, (&'static str, String)> {
+        let mut clients = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(spec) {
+            return Ok(client.clone());
+        }
+        let client = Arc::new(Prometheus::new(&options(spec)?, self.clock.clone()).map_err(|error| {
+            let field = match &error {
+                OptionsError::Url { .. } => ".url",
+                OptionsError::Header { .. } => ".headers",
+                OptionsError::Pem { .. } => "",
+            };
+            (field, error.to_string())
+        })?);
+        if clients.len() >= CLIENTS {
+            clients.clear();
+        }
+        clients.insert(spec.clone(), client.clone());
+        Ok(client)
+    }
+}
+
+fn options(spec: &PrometheusSpec) -> Result<PrometheusOptions, (&'static str, String)> {
+    if let Some(name) = spec.headers.keys().find(|name| SECRET_HEADERS.contains(&name.to_ascii_lowercase().as_str())) {
+        let what = format!(
+            "{name} is a secret, and many may read this object: name this source in the controller's configuration file, with tokenFile"
+        );
+        return Err((".headers", what));
+    }
+    let time = |field: &'static str, text: &Option<String>, usual| match text {
+        None => Ok(usual),
+        Some(text) => values::duration(text).map_err(|what| (field, what)),
+    };
+    let usual = PrometheusOptions::new(&spec.url);
+    Ok(PrometheusOptions {
+        headers: spec.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        timeout: time(".timeout", &spec.timeout, usual.timeout)?,
+        delay: time(".delay", &spec.delay, usual.delay)?,
+        replica_labels: if spec.replica_labels.is_empty() { usual.replica_labels.clone() } else { spec.replica_labels.clone() },
+        ..usual
+    })
 }
 
 impl MetricSource for Sources {
     fn poll(&self, query: ArmQuery, cursor: Option<Cursor>) -> BoxFuture<'_, Polled> {
-        let source = match &query.source {
-            SourceChoice::Usual => Some(&self.usual),
-            SourceChoice::Named(name) => self.named.get(name),
-        };
-        match source {
-            Some(source) => source.poll(query, cursor),
-            // Names are checked before anything is asked.
-            None => Box::pin(futures::future::ready(Err(SourceProblem::Missing { what: "no such source".into() }))),
+        // Names and descriptions are checked before anything is asked.
+        let gone = |what: String| Err(SourceProblem::Missing { what });
+        match &query.source {
+            SourceChoice::Usual => self.usual.poll(query, cursor),
+            SourceChoice::Named(name) => match self.named.get(name) {
+                Some(source) => source.poll(query, cursor),
+                None => Box::pin(futures::future::ready(gone("no such source".into()))),
+            },
+            SourceChoice::Described(spec) => match self.client(spec) {
+                Ok(client) => Box::pin(async move { client.poll(query, cursor).await }),
+                Err((_, what)) => Box::pin(futures::future::ready(gone(what))),
+            },
         }
     }
 }
@@ -88,13 +160,37 @@ mod tests {
     #[test]
     fn a_name_nobody_configured_is_answered_with_those_that_are() {
         let mut config = Config::new(Arc::new(|| jiff::Timestamp::UNIX_EPOCH));
-        let choose = |config: &Config, name| Sources::new(config, &Arc::default()).choose(name);
+        let choose = |config: &Config, name| Sources::new(config, &Arc::default()).choose(name, &[]);
         assert_eq!(choose(&config, None), Ok(SourceChoice::Usual));
         assert_eq!(choose(&config, Some("Proxies")), Ok(SourceChoice::Named("Proxies".into())));
         config.sources.insert("main".into(), Source::Proxies { port: 15_020 });
         assert_eq!(choose(&config, Some("main")), Ok(SourceChoice::Named("main".into())));
         let problem = choose(&config, Some("mian")).expect_err("a name nobody configured");
         assert_eq!(problem.path, "spec.analysis.source");
-        assert!(problem.what.contains("\"mian\"; it names Proxies, main"), "{}", problem.what);
+        assert!(problem.what.contains("\"mian\"; they name Proxies, main"), "{}", problem.what);
+    }
+
+    #[test]
+    fn a_policys_source_comes_before_the_controllers_and_what_is_wrong_with_it_is_said() {
+        let mut config = Config::new(Arc::new(|| jiff::Timestamp::UNIX_EPOCH));
+        config.sources.insert("main".into(), Source::Proxies { port: 15_020 });
+        let sources = Sources::new(&config, &Arc::default());
+        let policy = |prometheus: serde_json::Value| -> Vec<PolicySource> {
+            serde_json::from_value(serde_json::json!([{"name": "main", "prometheus": prometheus}])).expect("a policy's sources")
+        };
+        let good = policy(serde_json::json!({"url": "http://p:9090", "headers": {"X-Scope-OrgID": "shop"}, "timeout": "5s"}));
+        assert_eq!(sources.choose(Some("main"), &good), Ok(SourceChoice::Described(good[0].prometheus.clone())));
+        assert_eq!(sources.choose(None, &good), Ok(SourceChoice::Usual));
+        assert_eq!(sources.choose(Some("Proxies"), &good), Ok(SourceChoice::Named("Proxies".into())));
+        for (prometheus, path, what) in [
+            (serde_json::json!({"url": "p:9090"}), ".url", "is no URL of a Prometheus"),
+            (serde_json::json!({"url": "http://p", "headers": {"Authorization": "Bearer x"}}), ".headers", "is a secret"),
+            (serde_json::json!({"url": "http://p", "headers": {"a b": "x"}}), ".headers", "is no header"),
+            (serde_json::json!({"url": "http://p", "timeout": "soon"}), ".timeout", "soon"),
+        ] {
+            let problem = sources.choose(Some("main"), &policy(prometheus)).expect_err(path);
+            assert_eq!(problem.path, format!("spec.sources[0].prometheus{path}"));
+            assert!(problem.what.contains(what), "{}", problem.what);
+        }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use serin_api::policy::{CanaryPolicySpec, DEFAULT_POLICY, Merged, Opening, Origin, opening};
+use serin_api::policy::{CanaryPolicySpec, DEFAULT_POLICY, Merged, Opening, Origin, PolicySource, opening};
 use serin_api::spec::CanaryReleaseSpec;
 use serin_core::plan::Problem;
 use serin_core::units::{ObjectName, Timestamp};
@@ -20,6 +20,8 @@ pub(crate) struct Resolved {
     /// The spec that is worked with.
     pub(crate) spec: CanaryReleaseSpec,
     merged: Option<(ObjectName, Merged)>,
+    /// The sources of metrics that the policy describes.
+    pub(crate) sources: Vec<PolicySource>,
     /// Why nothing moves forward, as the policy says.
     pub(crate) hold: Option<String>,
     /// When that ends by itself.
@@ -55,7 +57,8 @@ pub(crate) fn resolve(cluster: &Cluster, release: &Release, home: Option<&str>, 
     let spec = merged.read().map_err(|p| vec![p])?;
     let frozen = |why: &str| format!("frozen by CanaryPolicy {name}: {why}");
     let annotated = policy.freeze.as_deref().map(|why| frozen(if why.is_empty() { "nobody said why" } else { why }));
-    let mut resolved = Resolved { spec, merged: None, hold: annotated.or_else(|| read.freeze.as_deref().map(frozen)), until: None };
+    let hold = annotated.or_else(|| read.freeze.as_deref().map(frozen));
+    let mut resolved = Resolved { spec, merged: None, sources: read.sources, hold, until: None };
     let moment = jiff::Timestamp::from_millisecond(now.0).unwrap_or_default();
     match opening(&read.windows, moment).map_err(|problems| problems.into_iter().map(at).collect::<Vec<_>>())? {
         Opening::Open => {}
@@ -93,7 +96,7 @@ impl Resolved {
     /// A problem of the whole, with the policy named where that is what wrote the value.
     pub(crate) fn blame(&self, mut problem: Problem) -> Problem {
         if let Some((name, merged)) = &self.merged
-            && merged.origin(&problem.path) == Some(Origin::Policy)
+            && (merged.origin(&problem.path) == Some(Origin::Policy) || problem.path.starts_with("spec.sources"))
         {
             problem.path = format!("CanaryPolicy {name}: {}", problem.path);
         }

@@ -184,6 +184,30 @@ async fn a_spec_that_cannot_be_worked_with_names_every_problem_and_moves_nothing
     task.await.expect("ends").expect("well");
 }
 
+/// Without a right the weight stays where it is, the release says what lacks and what to type, and it goes on once the right is given.
+#[tokio::test(start_paused = true)]
+async fn a_controller_without_a_right_says_which_and_goes_on_once_it_has_it() {
+    let mut story = quiet();
+    story.then.push(toml::from_str("at = 10\nversions.v2 = {pods = 3}").expect("a change"));
+    let stage = Stage::new(&story, Script { forbids: Some(("virtualservices", 200.0)), ..Script::default() }).await;
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(serin_controller::run(stage.client(), stage.config(), stop.clone()));
+    let acting = stage.act();
+    wait_until("what lacks is said", || text(&stage.release(), "/status/message").contains("cannot patch resource")).await;
+    let message = text(&stage.release(), "/status/message").to_owned();
+    assert!(message.contains("VirtualService default/my-app") && message.contains("serin install"), "{message}");
+    let tried = stage.calls().iter().filter(|c| c.status == 403).count();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(stage.percent("v2"), 0.0);
+    let more = stage.calls().iter().filter(|c| c.status == 403).count() - tried;
+    assert!((1..30).contains(&more), "it tries again, and hammers nobody: {more} in a minute");
+    wait_until("it goes on by itself", || stage.percent("v2") > 0.0).await;
+    wait_until("nothing lacks any more", || !text(&stage.release(), "/status/message").contains("cannot patch")).await;
+    acting.abort();
+    stop.cancel();
+    task.await.expect("ends").expect("well");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_abort_works_even_if_the_spec_became_invalid() {
     let mut story = quiet();

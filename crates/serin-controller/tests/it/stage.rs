@@ -50,6 +50,8 @@ pub(crate) struct Script {
     pub(crate) lag: Option<Duration>,
     /// From this second to that the server takes no write.
     pub(crate) refuses: Option<(f64, f64)>,
+    /// Up to this second the controller lacks the right to change these.
+    pub(crate) forbids: Option<(&'static str, f64)>,
     /// A second controller runs beside the first, and neither knows.
     pub(crate) twice: bool,
 }
@@ -162,6 +164,14 @@ impl Shared {
             self.calls.lock().expect("calls").push(Call { at, method, path, body: Value::Null, status: 422 });
             return Ok(refusal(422, "Invalid"));
         }
+        if let Some((plural, to)) = self.script.forbids
+            && at < to
+            && request.uri().path().contains(plural)
+        {
+            let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+            self.calls.lock().expect("calls").push(Call { at, method, path, body: Value::Null, status: 403 });
+            return Ok(forbidden(plural));
+        }
         let number = self.count.fetch_add(1, Ordering::SeqCst);
         let trouble = self.script.trouble;
         match trouble {
@@ -248,7 +258,20 @@ impl Shared {
 }
 
 fn refusal(code: u16, reason: &str) -> Answer {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason, "message": "as the script says"});
+    answered(code, reason, "as the script says")
+}
+
+/// As an API server with RBAC says it.
+fn forbidden(plural: &str) -> Answer {
+    let who = "system:serviceaccount:serin-system:serin";
+    let said = format!(
+        "{plural}.networking.istio.io \"my-app\" is forbidden: User \"{who}\" cannot patch resource \"{plural}\" in API group \"networking.istio.io\" in the namespace \"default\""
+    );
+    answered(403, "Forbidden", &said)
+}
+
+fn answered(code: u16, reason: &str, message: &str) -> Answer {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason, "message": message});
     let body = http_body_util::Full::new(bytes::Bytes::from(status.to_string()));
     http::Response::builder().status(code).header("content-type", "application/json").body(bodies::boxed(body)).expect("an answer")
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Callers, Lab, alone, example, tally, until};
+use crate::support::{Callers, Lab, alone, example, on_trial, tally, until};
 
 /// The article's objects as files in Git: with as many pods of v2 as of v1, and for callers inside the mesh.
 struct Repository {
@@ -136,4 +136,42 @@ fn flux_with_the_weights_in_git_is_named_and_never_fought_and_without_them_the_r
 #[ignore = "needs envoy and kubectl"]
 fn argo_cd_with_the_weights_in_git_is_named_and_never_fought_and_without_them_the_rollout_ends() {
     beside("argocd-controller", argo);
+}
+
+/// Argo CD with prune: what it applied and Git has no more is deleted.
+fn pruned(lab: &Lab, git: &Repository, kind: &str, name: &str, file: &str) {
+    if !git.path(file).exists() {
+        let _ = lab.try_kubectl(&["delete", kind, name, "--ignore-not-found"]);
+    }
+}
+
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn a_canary_that_git_prunes_in_the_middle_gives_its_weight_back_and_starts_over_when_git_has_it_again() {
+    let _alone = alone();
+    let lab = Lab::up(&["--controller"]);
+    let callers = on_trial(&lab, 4);
+    let git = Repository::new();
+    // Held where it is, so that the prune meets it.
+    assert_eq!(lab.serin(&["pause", "my-app"]).status.code(), Some(0));
+    // As many pods as v1 has: Git owns the number, so Serin would wait for more.
+    let kept = std::fs::read_to_string(git.path("my-app-v2.yaml")).expect("a file").replace("replicas: 2", "replicas: 3");
+    std::fs::remove_file(git.path("my-app-v2.yaml")).expect("a file");
+    pruned(&lab, &git, "deployment", "my-app-v2", "my-app-v2.yaml");
+    let status = lab.release("v1 has it all again", |s| s["phase"] == "Idle" && s["stable"]["version"] == "v1");
+    assert_eq!(status["history"][0]["outcome"], "Superseded", "nobody blames a version that was deleted: {status}");
+    assert_eq!(lab.weights()["v1"], 100);
+    std::fs::write(git.path("my-app-v2.yaml"), kept).expect("a file");
+    lab.kubectl(&["apply", "--field-manager=argocd-controller", "-f", text(&git.path("my-app-v2.yaml"))]);
+    lab.release("v2 is promoted after all", |s| s["phase"] == "Idle" && s["stable"]["version"] == "v2");
+    // And v1, which the promotion left to its owner, is Git's to delete: nobody calls it.
+    std::fs::remove_file(git.path("my-app-v1.yaml")).expect("a file");
+    pruned(&lab, &git, "deployment", "my-app-v1", "my-app-v1.yaml");
+    let status = lab.release("nothing is left to retire", |s| s["retirable"].as_array().is_none_or(Vec::is_empty));
+    assert_eq!((&status["phase"], &status["stable"]["version"]), (&"Idle".into(), &"v2".into()));
+    std::thread::sleep(Duration::from_secs(2));
+    let seen = callers.end();
+    // Between the deletion and the patch the proxy has nobody for the canary's share: no pod ever failed.
+    let by_pods: Vec<_> = seen.iter().filter(|s| !s.version.is_empty()).collect();
+    assert!(by_pods.iter().all(|s| s.status == 200), "{:?}", tally(&seen));
 }

@@ -187,3 +187,34 @@ fn a_route_and_rules_that_are_deleted_and_restored_hold_the_rollout_and_let_it_g
     let by_versions: Vec<_> = seen.iter().filter(|s| !s.version.is_empty()).collect();
     assert!(by_versions.iter().all(|s| s.status == 200), "{:?}", tally(&seen));
 }
+
+/// An autoscaler owns the canary's replicas: Serin asks for none, says what lacks, and goes on when the autoscaler has made them.
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn an_autoscaler_that_owns_the_replicas_is_waited_for_and_never_overruled() {
+    let _alone = alone();
+    let lab = Lab::up(&["--controller"]);
+    article(&lab);
+    lab.release("the split is found", |s| s["phase"] == "Paused");
+    lab.kubectl(&["scale", "deployment/my-app-v2", "--replicas=1"]);
+    lab.kubectl(&["autoscale", "deployment/my-app-v2", "--min=1", "--max=5", "--cpu-percent=70"]);
+    until("one pod is left", || {
+        let ready = lab.object("deployment", "my-app-v2")["status"]["readyReplicas"].clone();
+        if ready == 1 { Ok(()) } else { Err(ready.to_string()) }
+    });
+    let callers = Callers::start(&lab.callers(), 4);
+    assert_eq!(lab.serin(&["resume", "my-app"]).status.code(), Some(0));
+    let status = lab.release("it waits for the autoscaler", |s| {
+        s["message"].as_str().is_some_and(|m| m.contains("HorizontalPodAutoscaler") && m.contains("my-app-v2"))
+    });
+    let waits_at = lab.weights()["v2"];
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(lab.object("deployment", "my-app-v2")["spec"]["replicas"], 1, "Serin scaled what an autoscaler owns: {status}");
+    assert_eq!(lab.weights()["v2"], waits_at);
+    // The autoscaler follows the load, through the scale subresource as it always does.
+    lab.kubectl(&["scale", "deployment/my-app-v2", "--replicas=3"]);
+    lab.release("v2 is promoted", |s| s["phase"] == "Idle" && s["stable"]["version"] == "v2");
+    assert_eq!(lab.object("deployment", "my-app-v2")["spec"]["replicas"], 3);
+    let seen = callers.end();
+    assert!(seen.iter().all(|s| s.status == 200), "{:?}", tally(&seen));
+}
