@@ -14,6 +14,7 @@ use serin_core::observe::{
     ArmCounts, Observation, Obstacle, Reading, Request, RequestAction, Route, Rules, SourceProblem, Split, Traffic, Workload,
 };
 use serin_core::simulate::{ISTIO_EDGES, Latency};
+use serin_core::stats::{Batch, Counts};
 use serin_core::units::{ObjectName, Timestamp, VersionName, Weight};
 
 /// One file of this folder.
@@ -79,6 +80,8 @@ pub(crate) struct Version {
     pub(crate) errors: Option<String>,
     /// Share of requests slower than any edge.
     pub(crate) slow: Option<String>,
+    /// Share of requests that are counted as bad by a counter of the version's own, though they are answered well.
+    pub(crate) lost: Option<String>,
     /// Median of the others in milliseconds; log-normal. Absent: they take no time.
     pub(crate) latency: Option<f64>,
     /// Changes the pod template.
@@ -151,6 +154,10 @@ pub(crate) struct End {
     /// Replicas of Deployments.
     #[serde(default)]
     pub(crate) pods: BTreeMap<String, u32>,
+    /// The versions that the first route names, where that is asked.
+    pub(crate) destinations: Option<Vec<String>>,
+    /// The versions that have a subset, where that is asked.
+    pub(crate) subsets: Option<Vec<String>>,
 }
 
 /// A Deployment of the world.
@@ -168,6 +175,8 @@ pub(crate) struct Deployment {
     pub(crate) errors: f64,
     /// Share of slow requests.
     pub(crate) slow: f64,
+    /// Share of what its own counter counts as bad.
+    pub(crate) lost: f64,
     /// How long the others take.
     pub(crate) latency: Option<Latency>,
     /// Hash of the template.
@@ -216,6 +225,8 @@ pub(crate) struct World {
     pub(crate) routes: Vec<WorldRoute>,
     /// Versions that have a subset.
     pub(crate) subsets: Vec<String>,
+    /// Those of which Serin's own rule has it.
+    own: Vec<String>,
     /// The CanaryRelease's spec.
     pub(crate) spec: serde_json::Value,
     /// Requests that are not handled.
@@ -233,6 +244,7 @@ pub(crate) struct World {
     no_cluster: Option<f64>,
     no_cluster_until: Timestamp,
     totals: BTreeMap<String, ArmCounts>,
+    lost: BTreeMap<String, f64>,
     nc_total: f64,
     uh_total: f64,
     next_request: u32,
@@ -255,6 +267,7 @@ impl World {
             deployments: BTreeMap::new(),
             routes: Vec::new(),
             subsets: story.subsets.clone().unwrap_or_else(|| story.versions.keys().cloned().collect()),
+            own: Vec::new(),
             spec: story.spec.clone(),
             requests: Vec::new(),
             freeze: None,
@@ -266,6 +279,7 @@ impl World {
             rate: story.rate,
             no_cluster: None,
             no_cluster_until: START,
+            lost: BTreeMap::new(),
             totals: BTreeMap::new(),
             nc_total: 0.0,
             uh_total: 0.0,
@@ -302,6 +316,7 @@ impl World {
             ready_before: 0,
             errors: 0.0,
             slow: 0.0,
+            lost: 0.0,
             latency: None,
             hash: "a".into(),
             created: now,
@@ -317,6 +332,7 @@ impl World {
         d.ready_limit = v.ready.unwrap_or(d.ready_limit);
         d.errors = share(v.errors.as_ref()).unwrap_or(d.errors);
         d.slow = share(v.slow.as_ref()).unwrap_or(d.slow);
+        d.lost = share(v.lost.as_ref()).unwrap_or(d.lost);
         d.latency = v.latency.map(|median_ms| Latency { median_ms, sigma: 0.5 }).or(d.latency);
         d.hash = v.template.clone().unwrap_or_else(|| d.hash.clone());
         d.kept_by = v.kept_by.clone().or_else(|| d.kept_by.clone());
@@ -356,14 +372,16 @@ impl World {
                 self.uh_total += n;
                 continue;
             };
-            let (slow, latency) = (d.slow, d.latency);
+            let (slow, lost, latency) = (d.slow, d.lost, d.latency);
             if self.no_cluster.is_some() && from < self.no_cluster_until && *version != "v1" {
                 self.nc_total += n;
                 continue;
             }
+            let errors = d.errors;
+            *self.lost.entry(version.clone()).or_default() += n * lost;
             let sum = self.totals.entry(version.clone()).or_default();
             sum.n += n;
-            sum.errors += n * d.errors;
+            sum.errors += n * errors;
             sum.timed += n;
             if sum.slower.is_empty() {
                 sum.slower = ISTIO_EDGES.map(|edge| (edge, 0.0)).to_vec();
@@ -502,7 +520,11 @@ impl World {
             at: self.now,
             workloads,
             routes: self.routes.iter().map(route).collect(),
-            rules: Rules { subsets: self.subsets.iter().map(|v| name(v)).collect(), refusal: self.no_subsets.clone() },
+            rules: Rules {
+                subsets: self.subsets.iter().filter(|v| self.deployments.contains_key(*v)).map(|v| name(v)).collect(),
+                own: self.own.iter().map(|v| name(v)).collect(),
+                refusal: self.no_subsets.clone(),
+            },
             traffic,
             requests,
             abort: abort.into_iter().next(),
@@ -517,7 +539,19 @@ impl World {
             Action::EnsureSubset { canary, .. } => {
                 if !self.subsets.contains(&canary.to_string()) {
                     self.subsets.push(canary.to_string());
+                    self.own.push(canary.to_string());
                 }
+            }
+            Action::RemoveDestination { route, version } => {
+                if let Some(r) = self.routes.iter_mut().find(|r| r.name == route.name) {
+                    r.weights.remove(version.as_str());
+                    r.resource_version += 1;
+                    r.manager = Some(("serin".into(), self.now));
+                }
+            }
+            Action::RemoveSubset { version } => {
+                self.subsets.retain(|v| v != version.as_str());
+                self.own.retain(|v| v != version.as_str());
             }
             Action::EnsureDestination { route, canary, .. } => {
                 if let Some(r) = self.routes.iter_mut().find(|r| r.name == route.name) {
@@ -566,19 +600,40 @@ impl World {
 /// Reads the world's counters as a source does: increments since the last reading; a restart drops the gap.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Source {
-    last: Option<(Timestamp, BTreeMap<String, ArmCounts>, f64, f64)>,
+    last: Option<Counters>,
+}
+
+/// All counters of the world at one moment.
+#[derive(Clone, Debug)]
+struct Counters {
+    at: Timestamp,
+    totals: BTreeMap<String, ArmCounts>,
+    lost: BTreeMap<String, f64>,
+    nc: f64,
+    uh: f64,
+}
+
+/// What a plan asks of a source besides requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// So many queries.
+    pub(crate) queries: usize,
+    /// So many pairs of counters: all requests, and those that the version lost.
+    pub(crate) counters: usize,
 }
 
 impl Source {
-    /// One reading for two arms, with these edges and answers to so many queries.
-    pub(crate) fn poll(&mut self, world: &World, stable: &str, canary: &str, edges: &[f64], queries: usize) -> Traffic {
+    /// One reading for two arms, with these edges.
+    pub(crate) fn poll(&mut self, world: &World, stable: &str, canary: &str, edges: &[f64], asked: Asked) -> Traffic {
         if let Some(problem) = &world.source {
             return Traffic::Problem(problem.clone());
         }
-        let before = self.last.replace((world.now, world.totals.clone(), world.nc_total, world.uh_total));
-        let (from, totals, nc, uh) = before.unwrap_or_else(|| (world.now, world.totals.clone(), world.nc_total, world.uh_total));
+        let now =
+            Counters { at: world.now, totals: world.totals.clone(), lost: world.lost.clone(), nc: world.nc_total, uh: world.uh_total };
+        let before = self.last.replace(now.clone()).unwrap_or(now);
+        let lost = |v: &str| world.lost.get(v).copied().unwrap_or(0.0) - before.lost.get(v).copied().unwrap_or(0.0);
         let arm = |v: &str| {
-            let (new, old) = (world.counters(v), totals.get(v).cloned().unwrap_or_default());
+            let (new, old) = (world.counters(v), before.totals.get(v).cloned().unwrap_or_default());
             let slow = |c: &ArmCounts, edge: f64| if c.n > 0.0 { c.slower_than(edge).expect("one of Istio's edges") } else { 0.0 };
             ArmCounts {
                 n: new.n - old.n,
@@ -587,15 +642,17 @@ impl Source {
                 slower: edges.iter().map(|e| (*e, slow(&new, *e) - slow(&old, *e))).collect(),
             }
         };
+        let orders = |v: &str| Counts { n: arm(v).n, x: lost(v) };
         Traffic::Read(Reading {
-            from,
+            from: before.at,
             to: world.now,
             stable: arm(stable),
             canary: arm(canary),
             history: Vec::new(),
-            no_healthy_upstream: world.uh_total - uh,
-            no_cluster: world.nc_total - nc,
-            answers: vec![world.answer; queries],
+            no_healthy_upstream: world.uh_total - before.uh,
+            no_cluster: world.nc_total - before.nc,
+            answers: vec![world.answer; asked.queries],
+            counted: vec![Some(Batch { canary: orders(canary), stable: orders(stable) }); asked.counters],
         })
     }
 }

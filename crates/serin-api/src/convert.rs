@@ -6,7 +6,8 @@
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 use serin_core::plan::{
-    Asked, Mode, OnInconclusive, OnNoTraffic, Plan, PlanSpec, Problem, Quantile, QueryLimit, Question, Scaling, Step, SubsetHome, Trigger,
+    Asked, Counters, Mode, OnInconclusive, OnNoTraffic, Plan, PlanSpec, Problem, Quantile, QueryLimit, Question, Scaling, Step, SubsetHome,
+    Trigger,
 };
 use serin_core::stats::{NumberLimit, Test};
 use serin_core::units::{VersionName, Weight};
@@ -96,6 +97,9 @@ pub const PROXIES: &str = "Proxies";
 const WARMUP: Duration = Duration::from_secs(30);
 /// `latency.mayGrow`.
 const MAY_GROW: &str = "20%";
+/// What a `promql` may be.
+const COUNTERS: &str = "write a query with min or max, as {query: up, min: \"1\"}, or the counters bad and total with a margin, as {bad: 'orders_failed{workload=\"{{ arm.workload }}\"}', total: 'orders{workload=\"{{ arm.workload }}\"}', margin: 1%}";
+
 /// `promql.failureLimit`.
 const FAILURE_LIMIT: u32 = 3;
 
@@ -251,7 +255,7 @@ impl Problems {
             self.add(&path, "a metric is exactly one of errorRate, latency, promql");
             return None;
         }
-        if let Some(promql) = &metric.promql {
+        if let Some(promql) = metric.promql.as_ref().filter(|p| p.query.is_some() || (p.bad.is_none() && p.total.is_none())) {
             if metric.warmup.is_some() {
                 self.add(&format!("{path}.warmup"), "a query has none: it is asked for one number, and not for requests");
             }
@@ -312,17 +316,51 @@ impl Problems {
                 self.add(&edge_path, "0: every request is slower than nothing; write a bucket edge, as 500ms");
             }
             Question::SlowerThan(edge.as_secs_f64() * 1000.0, self.compare(&path, margin, None)?)
+        } else if let Some(promql) = &metric.promql {
+            self.counters(&format!("{path}.promql"), promql)?
         } else {
             return None;
         };
         Some(Kind::Tested(Asked { name: metric.name.clone(), question, warmup }))
     }
 
+    /// Two counters, of each arm.
+    fn counters(&mut self, path: &str, promql: &PromqlSpec) -> Option<Question> {
+        for (field, there) in
+            [("min", promql.min.is_some()), ("max", promql.max.is_some()), ("failureLimit", promql.failure_limit.is_some())]
+        {
+            if there {
+                self.add(&format!("{path}.{field}"), "belongs to a query: counters are compared with stable's, by margin");
+            }
+        }
+        let (Some(bad), Some(total), Some(margin)) = (&promql.bad, &promql.total, &promql.margin) else {
+            return self.refuse(path, COUNTERS);
+        };
+        for (field, selector) in [("bad", bad), ("total", total)] {
+            if let Err(what) = template::check_selector(selector) {
+                self.add(&format!("{path}.{field}"), what);
+            }
+        }
+        let test = self.compare(path, margin, promql.ratio.as_deref())?;
+        Some(Question::Counted(Counters { bad: bad.clone(), total: total.clone() }, test))
+    }
+
     fn promql(&mut self, path: &str, name: &str, promql: &PromqlSpec) -> Option<QueryLimit> {
-        if promql.query.trim().is_empty() {
+        let Some(query) = &promql.query else { return self.refuse(path, COUNTERS) };
+        for (field, there) in [
+            ("bad", promql.bad.is_some()),
+            ("total", promql.total.is_some()),
+            ("margin", promql.margin.is_some()),
+            ("ratio", promql.ratio.is_some()),
+        ] {
+            if there {
+                self.add(&format!("{path}.{field}"), "belongs to two counters, and a query stands here: write two metrics for both");
+            }
+        }
+        if query.trim().is_empty() {
             self.add(&format!("{path}.query"), "empty: write a query whose answer is one number");
         }
-        if let Err(what) = template::check(&promql.query) {
+        if let Err(what) = template::check(query) {
             self.add(&format!("{path}.query"), what);
         }
         let mut bound = |field: &str, text: &Option<String>| {
@@ -339,7 +377,7 @@ impl Problems {
         if in_a_row == 0 {
             return self.refuse(&format!("{path}.failureLimit"), "0: at least one bad answer is needed to take a canary back");
         }
-        Some(QueryLimit { name: name.to_owned(), query: promql.query.clone(), limit: NumberLimit { min, max, in_a_row } })
+        Some(QueryLimit { name: name.to_owned(), query: query.clone(), limit: NumberLimit { min, max, in_a_row } })
     }
 
     fn refuse<T>(&mut self, path: &str, what: &str) -> Option<T> {
@@ -454,12 +492,21 @@ mod tests {
                 {"name": "errors", "errorRate": {"margin": "0.5%"}},
                 {"name": "p99", "latency": {"quantile": "0.99", "mayGrow": "150%"}, "warmup": "1m"},
                 {"name": "orders", "promql": {"query": "sum(orders{w=\"{{ canary.workload }}\"})", "min": "10"}},
+                {"name": "carts", "promql": {"bad": "lost{w=\"{{ arm.workload }}\"}", "total": "carts{w=\"{{ arm.workload }}\"}", "margin": "1%", "ratio": "2"}, "warmup": "20s"},
             ]},
         })))
         .expect("a plan");
         let names: Vec<&str> = plan.metrics().iter().map(|m| m.name.as_str()).collect();
-        assert_eq!(names, ["errors", "p99-lower", "p99-upper"]);
-        assert_eq!(plan.tests().iter().map(|t| t.weight).collect::<Vec<_>>(), [0.5, 0.25, 0.25]);
+        assert_eq!(names, ["errors", "p99-lower", "p99-upper", "carts"]);
+        let third = 0.5 / 3.0;
+        assert_eq!(plan.tests().iter().map(|t| t.weight).collect::<Vec<_>>(), [0.5, third, third, third]);
+        assert_eq!((&plan.metrics()[3].bad, plan.metrics()[3].warmup), (&Bad::Counted { index: 0 }, Duration::from_secs(20)));
+        assert_eq!(plan.tests()[3].test, Test::Compare { margin: 0.01, ratio: 2.0 });
+        let [(name, pair)] = plan.counters() else { panic!("{:?}", plan.counters()) };
+        assert_eq!(
+            (name.as_str(), pair.bad.as_str(), pair.total.as_str()),
+            ("carts", "lost{w=\"{{ arm.workload }}\"}", "carts{w=\"{{ arm.workload }}\"}")
+        );
         let asked = Quantile { q: 0.99, may_grow: 1.5, strict: false };
         assert_eq!(plan.metrics()[1].bad, Bad::Quantile { asked, side: Side::Lower });
         assert_eq!((plan.metrics()[0].warmup, plan.metrics()[2].warmup), (Duration::ZERO, Duration::from_secs(60)));
@@ -484,6 +531,23 @@ mod tests {
             (json!({"name": "m", "promql": {"query": "up"}}), "spec.analysis.metrics[1].promql: no limit"),
             (json!({"name": "m", "promql": {"query": "up", "min": "ten"}}), "spec.analysis.metrics[1].promql.min: "),
             (json!({"name": "m", "promql": {"query": "up", "min": "2", "max": "1"}}), "spec.analysis.metrics[1].promql: min is above max"),
+            (json!({"name": "m", "promql": {}}), "spec.analysis.metrics[1].promql: write a query with min or max, as"),
+            (
+                json!({"name": "m", "promql": {"bad": "b{w=\"{{ arm.workload }}\"}", "margin": "1%"}}),
+                "spec.analysis.metrics[1].promql: write a query",
+            ),
+            (
+                json!({"name": "m", "promql": {"bad": "b", "total": "t", "margin": "1%"}}),
+                "spec.analysis.metrics[1].promql.bad: names neither",
+            ),
+            (
+                json!({"name": "m", "promql": {"bad": "b", "total": "t", "margin": "1%", "max": "2"}}),
+                "spec.analysis.metrics[1].promql.max: belongs to a query",
+            ),
+            (
+                json!({"name": "m", "promql": {"query": "up", "min": "1", "margin": "1%"}}),
+                "spec.analysis.metrics[1].promql.margin: belongs to two",
+            ),
             (json!({"name": "m", "promql": {"query": "", "min": "2"}}), "spec.analysis.metrics[1].promql.query: empty"),
             (json!({"name": "m", "promql": {"query": "x{a=\"{{ canary.pod }}\"}", "min": "2"}}), "spec.analysis.metrics[1].promql.query: "),
             (json!({"name": "errors", "promql": {"query": "up", "min": "2"}}), "spec.analysis.metrics: two have one name"),

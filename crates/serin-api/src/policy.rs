@@ -343,7 +343,8 @@ mod tests {
 
     #[test]
     fn the_first_source_of_a_policy_is_that_of_releases_that_name_none() {
-        let sources = json!([{"name": "team", "prometheus": {"url": "http://p:9090"}}, {"name": "old", "prometheus": {"url": "http://q:9090"}}]);
+        let sources =
+            json!([{"name": "team", "prometheus": {"url": "http://p:9090"}}, {"name": "old", "prometheus": {"url": "http://q:9090"}}]);
         let of = |policy: &CanaryPolicySpec, release: Value| Merged::new(&release, Some(policy)).spec["analysis"]["source"].clone();
         let silent = policy(json!({"sources": sources}));
         assert_eq!(of(&silent, json!({"service": "s"})), "team");

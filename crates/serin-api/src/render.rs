@@ -3,19 +3,21 @@
 //! Shares are shown as they were measured, beside what was set, never the controller's own record alone. Nothing that is
 //! written here changes while nothing happens, so that a release at rest costs no write.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 use serin_core::action::Decision;
 use serin_core::observe::Observation;
-use serin_core::plan::{Plan, Problem, Scaling, Step};
+use serin_core::plan::{Plan, Problem, QueryLimit, Scaling, Step};
 use serin_core::reason::{Reason, count, percent};
-use serin_core::state::{Past, PauseCause, Phase, Rollout, Served, Version};
-use serin_core::stats::{Counts, interval};
+use serin_core::state::{Answers, Past, PauseCause, Phase, Rollout, Served, Version};
+use serin_core::stats::{Counts, NumberVerdict, interval};
 use serin_core::units::{Timestamp, Weight};
 
 use crate::checkpoint::checkpoint;
 use crate::status::{
-    AnalysisStatus, CanaryReleaseStatus, CountsStatus, HandledStatus, MetricStatus, PastStatus, ReasonStatus, RequestsStatus,
+    AnalysisStatus, CanaryReleaseStatus, CountsStatus, HandledStatus, LimitStatus, MetricStatus, PastStatus, ReasonStatus, RequestsStatus,
     RetirableStatus, RolloutStatus, ServedStatus, VersionStatus, WeightStatus,
 };
 use crate::values::duration_string;
@@ -64,6 +66,7 @@ pub fn status_of(r: &Rendering<'_>) -> CanaryReleaseStatus {
             steps: whole(r.plan.spec().steps.len() as f64),
             since: time(x.step_since),
             started: time(x.started),
+            remaining: state.until_promoted(r.plan, r.now).map(in_seconds),
         }),
         stable: state.stable.as_ref().map(|v| version(v, None)),
         canary: rollout.map(|x| version(&x.canary, Some(i64::from(pods_needed(r.plan, x))))).or_else(|| failed.map(|v| version(v, None))),
@@ -115,15 +118,17 @@ pub fn status_patch(status: &CanaryReleaseStatus) -> Value {
     if let (Some(all), Value::Object(new)) = (value.as_object_mut(), new) {
         all.extend(new);
         // A merge patch keeps fields that it does not name: those that went away inside an object are named too.
-        for (parent, fields) in [
-            ("stable", ["ready", "needed"]),
-            ("canary", ["ready", "needed"]),
-            ("weight", ["seen", "requests"]),
-            ("analysis", ["pValue", "metrics"]),
-        ] {
+        let may_go: [(&str, &[&str]); 5] = [
+            ("stable", &["ready", "needed"]),
+            ("canary", &["ready", "needed"]),
+            ("weight", &["seen", "requests"]),
+            ("analysis", &["pValue", "metrics", "limits"]),
+            ("rollout", &["remaining"]),
+        ];
+        for (parent, fields) in may_go {
             if let Some(Value::Object(parent)) = all.get_mut(parent) {
                 for field in fields {
-                    parent.entry(field).or_insert(Value::Null);
+                    parent.entry(*field).or_insert(Value::Null);
                 }
             }
         }
@@ -139,6 +144,11 @@ pub fn time(at: Timestamp) -> String {
 /// A share without a space, as machines like it: `0.5%`.
 pub fn share(weight: Weight) -> String {
     weight.to_string().replace(' ', "")
+}
+
+/// A forecast knows no parts of a second.
+fn in_seconds(d: Duration) -> String {
+    duration_string(Duration::from_secs(d.as_secs_f64().ceil() as u64))
 }
 
 fn whole(n: f64) -> i64 {
@@ -215,10 +225,28 @@ fn analysis(plan: &Plan, rollout: &Rollout) -> AnalysisStatus {
             canary_interval: ends(step.canary),
             stable_interval: ends(step.stable),
             more_requests: more.map(|n| whole(n.ceil())),
+            time_needed: more.filter(|n| *n > 0.0).and_then(|n| rollout.time_for(plan, i, n)).map(in_seconds),
         }
     };
     let asking = plan.metrics().iter().enumerate().filter(|(_, m)| rollout.asks(plan, m));
-    AnalysisStatus { p_value: Some(format!("{:.3}", harm.p)), metrics: asking.map(metric).collect() }
+    let limits = plan.spec().limits.iter().enumerate().map(|(i, l)| limit(l, rollout.answers.get(i).copied().unwrap_or_default()));
+    AnalysisStatus { p_value: Some(format!("{:.3}", harm.p)), metrics: asking.map(metric).collect(), limits: limits.collect() }
+}
+
+fn limit(limit: &QueryLimit, answers: Answers) -> LimitStatus {
+    let verdict = match answers.readings.verdict(&limit.limit) {
+        NumberVerdict::Broken => "Fail",
+        NumberVerdict::Kept => "Pass",
+        NumberVerdict::Missing => "Missing",
+        NumberVerdict::Open => "Inconclusive",
+    };
+    LimitStatus {
+        name: clip(&limit.name, 63),
+        verdict: verdict.to_string(),
+        last: answers.last.map(|value| clip(&value.to_string(), 40)),
+        good: answers.readings.good().into(),
+        needed: limit.limit.in_a_row.max(1).into(),
+    }
 }
 
 fn handled(h: &serin_core::state::Handled) -> HandledStatus {

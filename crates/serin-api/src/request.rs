@@ -96,7 +96,8 @@ pub fn request_of(text: &str, now: Timestamp) -> Result<Request, String> {
         }
         (None, SKIP, None) => RequestAction::Promote,
         (None, other, _) => {
-            let words: Vec<&str> = ACTIONS.iter().map(|(word, _)| *word).chain([SET_WEIGHT, SKIP]).filter(|w| !w.starts_with("abort")).collect();
+            let words: Vec<&str> =
+                ACTIONS.iter().map(|(word, _)| *word).chain([SET_WEIGHT, SKIP]).filter(|w| !w.starts_with("abort")).collect();
             return Err(format!("request {other:?} is unknown: {}", words.join(", ")));
         }
     };

@@ -181,6 +181,14 @@ fn percent() -> Value {
     json!({"type": "string", "maxLength": 9, "pattern": PERCENT_PATTERN})
 }
 
+fn factor() -> Value {
+    json!({"type": "string", "maxLength": 8, "pattern": FACTOR_PATTERN})
+}
+
+fn selector() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": 2048})
+}
+
 fn int_or_string(pattern: &str) -> Value {
     json!({
         "x-kubernetes-int-or-string": true,
@@ -426,7 +434,6 @@ fn promotion() -> Value {
 }
 
 fn analysis() -> Value {
-    let factor = json!({"type": "string", "maxLength": 8, "pattern": FACTOR_PATTERN});
     let error_rate = rules(
         &[
             ("has(self.margin) || has(self.max)", "write margin (compared with stable) or max (a limit of its own)", None),
@@ -438,7 +445,7 @@ fn analysis() -> Value {
         ],
         object([
             ("margin", about("Points by which the canary may be worse than ratio times stable.", percent())),
-            ("ratio", about("Factor on stable's share, at least 1. Absent: 1.", factor)),
+            ("ratio", about("Factor on stable's share, at least 1. Absent: 1.", factor())),
             ("max", about("The highest share allowed, whatever stable does.", percent())),
         ]),
     );
@@ -488,28 +495,52 @@ fn analysis() -> Value {
     );
     let number = json!({"type": "string", "maxLength": 32, "pattern": NUMBER_PATTERN});
     let promql = rules(
-        &[("has(self.min) || has(self.max)", "no limit: write min or max, as max: \"100\"", None)],
-        required(
-            &["query"],
-            object([
-                (
-                    "query",
-                    about(
-                        "A query of Prometheus whose answer is one number; {{ canary.workload }}, {{ stable.workload }}, {{ canary.version }}, {{ stable.version }}, {{ namespace }}, {{ service }}, {{ interval }} and {{ rollout }} are put in.",
-                        json!({"type": "string", "minLength": 1, "maxLength": 4096}),
-                    ),
+        &[
+            (
+                "has(self.query) || (has(self.bad) && has(self.total) && has(self.margin))",
+                "write a query with min or max, or the counters bad and total with a margin",
+                None,
+            ),
+            ("!has(self.query) || has(self.min) || has(self.max)", "no limit: write min or max, as max: \"100\"", None),
+            (
+                "!has(self.query) || !(has(self.bad) || has(self.total) || has(self.margin) || has(self.ratio))",
+                "bad, total, margin and ratio belong to two counters, and a query stands here: write two metrics for both",
+                None,
+            ),
+            (
+                "has(self.query) || !(has(self.min) || has(self.max) || has(self.failureLimit))",
+                "min, max and failureLimit belong to a query: counters are compared with stable's, by margin",
+                None,
+            ),
+        ],
+        object([
+            (
+                "query",
+                about(
+                    "A query of Prometheus whose answer is one number; {{ canary.workload }}, {{ stable.workload }}, {{ canary.version }}, {{ stable.version }}, {{ namespace }}, {{ service }}, {{ interval }} and {{ rollout }} are put in.",
+                    json!({"type": "string", "minLength": 1, "maxLength": 4096}),
                 ),
-                ("min", about("Answers below are bad.", number.clone())),
-                ("max", about("Answers above are bad.", number)),
-                (
-                    "failureLimit",
-                    about(
-                        "So many bad answers in a row take the canary back, and a step needs so many good ones. Absent: 3.",
-                        json!({"type": "integer", "minimum": 1, "maximum": 1000}),
-                    ),
+            ),
+            (
+                "bad",
+                about(
+                    "Instead of a query: a counter of bad ones, as orders_failed_total{workload=\"{{ arm.workload }}\"}; it is read of each version, raw, and compared as requests are.",
+                    selector(),
                 ),
-            ]),
-        ),
+            ),
+            ("total", about("The counter of all of them.", selector())),
+            ("margin", about("With counters: points by which the canary may be worse than ratio times stable.", percent())),
+            ("ratio", about("With counters: factor on stable's share, at least 1. Absent: 1.", factor())),
+            ("min", about("Answers below are bad.", number.clone())),
+            ("max", about("Answers above are bad.", number)),
+            (
+                "failureLimit",
+                about(
+                    "So many bad answers in a row take the canary back, and a step needs so many good ones. Absent: 3.",
+                    json!({"type": "integer", "minimum": 1, "maximum": 1000}),
+                ),
+            ),
+        ]),
     );
     let metric = rules(
         &[
@@ -518,7 +549,11 @@ fn analysis() -> Value {
                 "a metric is exactly one of errorRate, latency, promql",
                 None,
             ),
-            ("!(has(self.promql) && has(self.warmup))", "a query has no warmup: it is asked for one number, and not for requests", None),
+            (
+                "!(has(self.promql) && has(self.promql.query) && has(self.warmup))",
+                "a query has no warmup: it is asked for one number, and not for requests",
+                None,
+            ),
         ],
         required(
             &["name"],
@@ -529,7 +564,13 @@ fn analysis() -> Value {
                     about("Share of requests that fail: HTTP 5xx, and gRPC statuses other than 0, as callers see them.", error_rate),
                 ),
                 ("latency", about("Share of requests that are slow.", latency)),
-                ("promql", about("A number that a query answers, with a limit: no test, and no promise about errors.", promql)),
+                (
+                    "promql",
+                    about(
+                        "A number that a query answers, with a limit: no test, and no promise about errors. Or two counters, which are tested as requests are.",
+                        promql,
+                    ),
+                ),
                 (
                     "warmup",
                     about(
@@ -654,7 +695,10 @@ fn prometheus() -> Value {
             ),
             ("headers", about("Headers to send, as X-Scope-OrgID with the tenant. No token: this object may be read by many.", headers)),
             ("timeout", about("The longest that an answer may take. Absent: 10s.", duration())),
-            ("delay", about("How far behind the clock it is asked, as a scrape is stored some time after its moment. Absent: 2s.", duration())),
+            (
+                "delay",
+                about("How far behind the clock it is asked, as a scrape is stored some time after its moment. Absent: 2s.", duration()),
+            ),
             (
                 "replicaLabels",
                 about(
@@ -692,7 +736,9 @@ fn status() -> Value {
         ("canaryInterval", interval()),
         ("stableInterval", interval()),
         ("moreRequests", whole()),
+        ("timeNeeded", string(40)),
     ]));
+    let limit = open(object([("name", string(63)), ("verdict", string(32)), ("last", string(40)), ("good", whole()), ("needed", whole())]));
     let handled =
         open(object([("id", string(253)), ("action", string(32)), ("who", string(253)), ("at", string(40)), ("refused", string(1024))]));
     let past = open(object([
@@ -740,6 +786,7 @@ fn status() -> Value {
                         ("steps", whole()),
                         ("since", string(40)),
                         ("started", string(40)),
+                        ("remaining", string(40)),
                     ])),
                 ),
             ),
@@ -757,7 +804,13 @@ fn status() -> Value {
                     ])),
                 ),
             ),
-            ("analysis", about("What the metrics show.", open(object([("pValue", string(16)), ("metrics", list(16, metric))])))),
+            (
+                "analysis",
+                about(
+                    "What the metrics show.",
+                    open(object([("pValue", string(16)), ("metrics", list(16, metric)), ("limits", list(16, limit))])),
+                ),
+            ),
             (
                 "checkpoint",
                 about(

@@ -271,7 +271,7 @@ pub struct MetricSpec {
     /// Share of requests that are slow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencySpec>,
-    /// A number that a query answers, with a limit: no test, and no promise about errors.
+    /// A number that a query answers, with a limit (no test, and no promise about errors); or two counters, compared as requests are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promql: Option<PromqlSpec>,
     /// Requests are left out this long after a new weight is seen.
@@ -284,7 +284,20 @@ pub struct MetricSpec {
 #[serde(rename_all = "camelCase")]
 pub struct PromqlSpec {
     /// The query, with `{{ canary.workload }}` and the like in it.
-    pub query: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+    /// A selector of the counter of bad ones, with `{{ arm.workload }}` or `{{ arm.version }}` in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad: Option<String>,
+    /// A selector of the counter of all, the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<String>,
+    /// With counters: points by which the canary may be worse than `ratio` times stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<String>,
+    /// With counters: factor on stable's share, at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<String>,
     /// Answers below are bad.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<String>,

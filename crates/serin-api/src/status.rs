@@ -82,6 +82,9 @@ pub struct RolloutStatus {
     pub since: String,
     /// When the rollout began, RFC 3339.
     pub started: String,
+    /// How long until the canary is the new stable, by the forecast; absent: not known yet, or a person is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<String>,
 }
 
 /// A version and its pods.
@@ -135,6 +138,25 @@ pub struct AnalysisStatus {
     /// Per metric.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<MetricStatus>,
+    /// Per query with a limit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitStatus>,
+}
+
+/// A query with a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitStatus {
+    /// Its name.
+    pub name: String,
+    /// `Pass`, `Fail`, `Inconclusive`, or `Missing` where it has no answer.
+    pub verdict: String,
+    /// The last answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+    /// So many answers in a row were within the limit.
+    pub good: i64,
+    /// So many have to be.
+    pub needed: i64,
 }
 
 /// One metric.
@@ -158,6 +180,9 @@ pub struct MetricStatus {
     /// Requests to the canary still needed for an answer, at the median.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub more_requests: Option<i64>,
+    /// How long these take, at the rate of this rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_needed: Option<String>,
 }
 
 /// Requests, and those of them that are bad.

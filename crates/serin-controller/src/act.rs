@@ -13,7 +13,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use serin_api::names::{self, FIELD_MANAGER};
 use serin_core::action::{Action, Guard, Severity};
-use serin_core::route::companion::SubsetPlan;
+use serin_core::route::companion::{SubsetPlan, SubsetRemoval};
 use serin_core::units::{ObjectName, VersionName, Weight};
 use tokio::sync::Semaphore;
 
@@ -115,6 +115,10 @@ impl Hands {
         self.cluster.write().unwrap_or_else(PoisonError::into_inner).learn(kind, object);
     }
 
+    fn forget(&self, kind: Kind, name: &ObjectName) {
+        self.cluster.write().unwrap_or_else(PoisonError::into_inner).forget(kind, name);
+    }
+
     /// Reads an object anew, past the caches.
     pub(crate) async fn read(&self, kind: Kind, name: &ObjectName) -> Result<Option<DynamicObject>, ActError> {
         self.api(kind, &name.namespace).get_opt(&name.name).await.map_err(|e| api_error(format!("read {kind:?} {name}"), e))
@@ -145,7 +149,14 @@ impl Hands {
             if !done.errors.is_empty() && !harmless {
                 continue;
             }
-            done.visible |= matches!(action, Action::SetWeights { .. } | Action::EnsureSubset { .. } | Action::EnsureDestination { .. });
+            done.visible |= matches!(
+                action,
+                Action::SetWeights { .. }
+                    | Action::EnsureSubset { .. }
+                    | Action::EnsureDestination { .. }
+                    | Action::RemoveDestination { .. }
+                    | Action::RemoveSubset { .. }
+            );
             let results = join_all(now.iter().enumerate().map(|(i, a)| self.act(a, first + i, work))).await;
             done.errors.extend(results.into_iter().filter_map(Result::err));
         }
@@ -169,6 +180,14 @@ impl Hands {
             Action::Scale { workload, replicas } => self.scale(work, workload, *replicas, |now, then| now < then).await,
             Action::Unscale { workload, replicas } => self.scale(work, workload, *replicas, |now, then| now > then).await,
             Action::Retire { workload } => self.retire(work, workload).await,
+            Action::RemoveDestination { route, version } => {
+                let patch = work.net.read().remove_version(route, version).map_err(refused)?;
+                if patch.is_noop() {
+                    return Ok(());
+                }
+                self.patch_or_refresh(Kind::VirtualService, route, patch.to_value()).await
+            }
+            Action::RemoveSubset { version } => self.remove_subset(work, version).await,
             Action::Event { severity, reason } => {
                 self.event(work, index, *severity, reason.code(), &reason.to_string()).await;
                 Ok(())
@@ -291,6 +310,34 @@ impl Hands {
                 }
             }
             SubsetPlan::Extend { rule, patch, .. } => self.patch_or_refresh(Kind::DestinationRule, &rule, patch.to_value()).await,
+        }
+    }
+
+    /// Takes a subset out of Serin's own rule, as it was looked at.
+    async fn remove_subset(&self, work: &Work<'_>, version: &VersionName) -> Result<(), ActError> {
+        let removal = work.net.read().remove_subset(version).map_err(|p| ActError::Refused(p.to_string()))?;
+        match removal {
+            None | Some((_, SubsetRemoval::Absent)) => Ok(()),
+            Some((rule, SubsetRemoval::Patch(patch))) => self.patch_or_refresh(Kind::DestinationRule, &rule, patch.to_value()).await,
+            Some((rule, SubsetRemoval::Delete { resource_version })) => {
+                let preconditions = Preconditions { uid: None, resource_version: Some(resource_version) };
+                let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+                match self.api(Kind::DestinationRule, &rule.namespace).delete(&rule.name, &params).await {
+                    Ok(_) => {
+                        self.forget(Kind::DestinationRule, &rule);
+                        Ok(())
+                    }
+                    Err(kube::Error::Api(status)) if status.is_not_found() => {
+                        self.forget(Kind::DestinationRule, &rule);
+                        Ok(())
+                    }
+                    Err(kube::Error::Api(status)) if status.is_conflict() => {
+                        self.refresh(Kind::DestinationRule, &rule).await?;
+                        Err(ActError::Changed(format!("DestinationRule {rule}")))
+                    }
+                    Err(error) => Err(api_error(format!("delete DestinationRule {rule}, whose last subset is of no use"), error)),
+                }
+            }
         }
     }
 

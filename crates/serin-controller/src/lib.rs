@@ -22,5 +22,5 @@ pub use config::{Clock, Config, Options, PROXIES_PORT, Source};
 pub use lease::LeaseOptions;
 pub use observe::choose::SourceChoice;
 pub use observe::prometheus::{OptionsError, Prometheus, PrometheusOptions};
-pub use observe::source::{Arm, ArmQuery, Cursor, MetricSource, Polled};
+pub use observe::source::{Arm, ArmQuery, CountersQuery, Cursor, MetricSource, Polled};
 pub use run::{StartError, run, run_with};

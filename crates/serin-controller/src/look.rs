@@ -25,7 +25,7 @@ use crate::observe::choose::{SourceChoice, Sources};
 use crate::observe::policy::{Resolved, resolve};
 use crate::observe::project::Release;
 use crate::observe::seen::{Seen, Subject, look};
-use crate::observe::source::{Arm, ArmQuery};
+use crate::observe::source::{Arm, ArmQuery, CountersQuery};
 
 /// What all looks share.
 pub(crate) struct Context {
@@ -353,7 +353,20 @@ fn query(looked: &Looked<'_>, decision: &Decision) -> Option<(ArmQuery, Duration
     // The plan was checked: what cannot be filled in is as it was written.
     let filled = |query: &str| serin_api::template::render(query, value).unwrap_or_else(|_| query.to_owned());
     let limits = looked.plan.spec().limits.iter().map(|l| (l.name.clone(), filled(&l.query))).collect();
+    let counters = looked.plan.counters().iter().map(|(name, pair)| {
+        let of = |arm: &Arm| {
+            let of_arm = |name: &str| match name {
+                "arm.version" => arm.version.to_string(),
+                "arm.workload" => arm.workload.name.clone(),
+                other => value(other),
+            };
+            let filled = |text: &str| serin_api::template::render_selector(text, of_arm).unwrap_or_else(|_| text.to_owned());
+            (filled(&pair.bad), filled(&pair.total))
+        };
+        CountersQuery { name: name.clone(), stable: of(&arm(&rollout.stable)), canary: of(&arm(&rollout.canary)) }
+    });
     let query = ArmQuery {
+        counters: counters.collect(),
         rollout: rollout.uid.clone(),
         service: ServiceName::new(&looked.release.service, namespace),
         stable: arm(&rollout.stable),
@@ -396,6 +409,9 @@ fn by_deletion(release: &Release, now: Timestamp) -> Request {
 fn without_sentences(status: &CanaryReleaseStatus) -> CanaryReleaseStatus {
     let mut bare = status.clone();
     bare.message = None;
+    if let Some(rollout) = &mut bare.rollout {
+        rollout.remaining = None;
+    }
     bare.reasons.iter_mut().for_each(|r| r.message.clear());
     bare.conditions.iter_mut().for_each(|c| c.message.clear());
     bare

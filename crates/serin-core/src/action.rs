@@ -55,6 +55,18 @@ pub enum Action {
         /// The version to name.
         canary: VersionName,
     },
+    /// Take a version off a route that Serin had put there. Precondition: no Deployment carries it, and it has no weight.
+    RemoveDestination {
+        /// The VirtualService.
+        route: ObjectName,
+        /// The version.
+        version: VersionName,
+    },
+    /// Take a version's subset out of Serin's own rule, and the rule away with its last one. Precondition: no route has named it for the settle time.
+    RemoveSubset {
+        /// The version.
+        version: VersionName,
+    },
     /// Give the canary this share on every split of one VirtualService.
     SetWeights {
         /// The VirtualService.

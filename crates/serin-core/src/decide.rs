@@ -5,14 +5,17 @@
 //! until its effect is seen. Deliberately no I/O, clock or randomness.
 //!
 //! Reading order: `decide` below; `rest` (no rollout runs), `rollout` (one does), `evidence` (readings and verdicts), `learn` (what has to be
-//! known of stable first), `weights` (gates and shares), `requests` (what people ask for).
+//! known of stable first), `forecast` (how long steps will take), `weights` (gates and shares), `requests` (what people ask for).
 
 mod evidence;
+mod forecast;
 mod learn;
 mod requests;
 mod rest;
 mod rollout;
 mod weights;
+
+pub use forecast::Forecast;
 
 use alloc::vec::Vec;
 use core::time::Duration;

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stats::Batch;
 use crate::units::{ObjectName, Timestamp, VersionName, Weight};
 
 /// Everything that was read at one instant.
@@ -118,6 +119,8 @@ impl Split {
 pub struct Rules {
     /// Versions for which the merged DestinationRules have a subset.
     pub subsets: Vec<VersionName>,
+    /// Those of which Serin's own rule has it, whether or not a Deployment carries them.
+    pub own: Vec<VersionName>,
     /// Why Serin may not write a subset that lacks; `None`: it may.
     pub refusal: Option<String>,
 }
@@ -173,6 +176,8 @@ pub struct Reading {
     pub no_cluster: f64,
     /// Answers to the plan's query limits, in its order; `None` where there was none.
     pub answers: Vec<Option<f64>>,
+    /// What the plan's pairs of counters counted in this span, in the order of `Plan::counters`; `None` where that is not known.
+    pub counted: Vec<Option<Batch>>,
 }
 
 /// Requests of one arm, as the callers saw them.

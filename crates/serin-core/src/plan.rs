@@ -111,6 +111,20 @@ pub enum Bad {
         /// Which of the two.
         side: Side,
     },
+    /// What a pair of the source's own counters says: the pair's index in `Plan::counters` (specification, section 7).
+    Counted {
+        /// See above.
+        index: usize,
+    },
+}
+
+/// Two counters of which the smaller is a part of the larger, as selectors of the source's series with `{{ arm.workload }}` and the like in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// What counts the bad ones.
+    pub bad: String,
+    /// What counts all.
+    pub total: String,
 }
 
 /// "This quantile may grow by so much."
@@ -142,6 +156,8 @@ pub enum Question {
     SlowerThan(f64, Test),
     /// See `Quantile`. It makes two metrics, `NAME-lower` and `NAME-upper`.
     Quantile(Quantile),
+    /// Share of whatever two counters count.
+    Counted(Counters, Test),
 }
 
 /// One metric before the error budget is split.
@@ -224,6 +240,7 @@ pub struct Plan {
     spec: PlanSpec,
     metrics: Vec<Metric>,
     tests: Vec<MetricTest>,
+    counters: Vec<(String, Counters)>,
     questions: String,
 }
 
@@ -310,15 +327,17 @@ impl Plan {
         let confirms = spec.steps.iter().any(|s| matches!(s, Step::Weight { confirm: true, .. }));
         for (i, asked) in spec.metrics.iter().enumerate() {
             match &asked.question {
-                Question::Errors(test) | Question::SlowerThan(_, test) if confirms && !test.can_pass() => problem(
-                    format!("spec.analysis.metrics[{i}].margin"),
-                    "0: no number of requests can show that a canary is not worse by nothing; write a margin above 0, as 0.5%, or no confirm step",
-                ),
+                Question::Errors(test) | Question::SlowerThan(_, test) | Question::Counted(_, test) if confirms && !test.can_pass() => {
+                    problem(
+                        format!("spec.analysis.metrics[{i}].margin"),
+                        "0: no number of requests can show that a canary is not worse by nothing; write a margin above 0, as 0.5%, or no confirm step",
+                    )
+                }
                 Question::Quantile(Quantile { strict: true, .. }) if confirms => problem(
                     format!("spec.analysis.metrics[{i}].latency.strict"),
                     "a strict claim can convict and never acquit, so no confirm step would ever be left: leave strict out, or confirm",
                 ),
-                Question::Errors(_) | Question::SlowerThan(..) | Question::Quantile(_) => {}
+                Question::Errors(_) | Question::SlowerThan(..) | Question::Quantile(_) | Question::Counted(..) => {}
             }
         }
         let last_confirm = spec.steps.iter().rposition(|s| matches!(s, Step::Weight { confirm: true, .. }));
@@ -335,19 +354,24 @@ impl Plan {
             }
         }
         let errors = spec.metrics.iter().filter(|m| matches!(m.question, Question::Errors(_))).count();
-        let others: usize = spec.metrics.iter().map(|m| bads(&m.question).len()).sum::<usize>() - errors;
+        let others: usize = spec.metrics.iter().map(|m| bads(&m.question, 0).len()).sum::<usize>() - errors;
         // Section 5 of the specification: error rate one half, the rest shared equally.
         let part = |bad: &Bad| match (bad, errors, others) {
             (Bad::Errors, e, 0) => 1.0 / e as f64,
             (Bad::Errors, e, _) => 0.5 / e as f64,
-            (Bad::SlowerThan { .. } | Bad::Quantile { .. }, 0, o) => 1.0 / o as f64,
-            (Bad::SlowerThan { .. } | Bad::Quantile { .. }, _, o) => 0.5 / o as f64,
+            (Bad::SlowerThan { .. } | Bad::Quantile { .. } | Bad::Counted { .. }, 0, o) => 1.0 / o as f64,
+            (Bad::SlowerThan { .. } | Bad::Quantile { .. } | Bad::Counted { .. }, _, o) => 0.5 / o as f64,
         };
         let mut metrics: Vec<Metric> = Vec::new();
+        let mut counters: Vec<(String, Counters)> = Vec::new();
         for (i, asked) in spec.metrics.iter().enumerate() {
-            for (bad, test) in bads(&asked.question) {
+            let pairs = counters.len();
+            if let Question::Counted(pair, _) = &asked.question {
+                counters.push((asked.name.clone(), pair.clone()));
+            }
+            for (bad, test) in bads(&asked.question, pairs) {
                 let name = match &bad {
-                    Bad::Errors | Bad::SlowerThan { .. } => asked.name.clone(),
+                    Bad::Errors | Bad::SlowerThan { .. } | Bad::Counted { .. } => asked.name.clone(),
                     Bad::Quantile { side: Side::Lower, .. } => format!("{}-lower", asked.name),
                     Bad::Quantile { side: Side::Upper, .. } => format!("{}-upper", asked.name),
                 };
@@ -367,8 +391,8 @@ impl Plan {
             return Err(problems);
         }
         let tests = metrics.iter().map(|m| m.test.clone()).collect();
-        let questions = questions(&spec, &metrics);
-        Ok(Self { spec, metrics, tests, questions })
+        let questions = questions(&spec, &metrics, &counters);
+        Ok(Self { spec, metrics, tests, counters, questions })
     }
 
     /// The fields as asked for.
@@ -394,6 +418,11 @@ impl Plan {
         edges.sort_by(f64::total_cmp);
         edges.dedup();
         (edges, self.metrics.iter().any(|m| matches!(m.bad, Bad::Quantile { .. })))
+    }
+
+    /// The pairs of counters that metrics ask for, by the metric's name.
+    pub fn counters(&self) -> &[(String, Counters)] {
+        &self.counters
     }
 
     /// The step of that index, if the plan has it.
@@ -425,9 +454,10 @@ impl Plan {
     }
 }
 
-/// The metrics that a question makes, with their tests.
-fn bads(question: &Question) -> Vec<(Bad, Test)> {
+/// The metrics that a question makes, with their tests; `pairs` of counters come before its own.
+fn bads(question: &Question, pairs: usize) -> Vec<(Bad, Test)> {
     match question {
+        Question::Counted(_, test) => vec![(Bad::Counted { index: pairs }, test.clone())],
         Question::Errors(test) => vec![(Bad::Errors, test.clone())],
         Question::SlowerThan(edge_ms, test) => vec![(Bad::SlowerThan { edge_ms: *edge_ms }, test.clone())],
         // Nothing is worse than this: no batch is judged before the quantile is learnt.
@@ -438,13 +468,14 @@ fn bads(question: &Question) -> Vec<(Bad, Test)> {
 }
 
 /// See `Plan::questions`. Made once, as every look compares it.
-fn questions(spec: &PlanSpec, metrics: &[Metric]) -> String {
+fn questions(spec: &PlanSpec, metrics: &[Metric], counters: &[(String, Counters)]) -> String {
     let mut text = format!("{}", spec.confidence);
     for m in metrics {
         let bad = match &m.bad {
             Bad::Errors => "errors".to_string(),
             Bad::SlowerThan { edge_ms } => format!("over {edge_ms}"),
             Bad::Quantile { asked, side } => format!("q{} +{} {side:?} {}", asked.q, asked.may_grow, asked.strict),
+            Bad::Counted { index } => counters.get(*index).map_or_else(String::new, |(_, pair)| format!("{pair:?}")),
         };
         let test = match &m.test.test {
             Test::Compare { margin, ratio } => format!("{margin} {ratio}"),

@@ -38,6 +38,8 @@ pub enum Reason {
     Retires { version: VersionName, workload: String, after: Duration },
     /// It would be, and somebody else keeps it.
     KeptFromRetiring { version: VersionName, workload: String, manager: String },
+    /// What Serin had added for a version that is gone is taken away.
+    TakenOff { version: VersionName, from: String },
     /// Somebody moved weights while nothing runs.
     DriftAtRest { manager: String, version: VersionName, to: Weight },
     /// It moved them to a version without the pods for it; put back, this once.
@@ -53,7 +55,19 @@ pub enum Reason {
     /// A rollout begins.
     Started { stable: VersionName, canary: VersionName },
     /// A new share is set.
-    StepBegins { canary: VersionName, step: usize, steps: usize, from: Weight, to: Weight },
+    StepBegins { canary: VersionName, step: usize, steps: usize, from: Weight, to: Weight, takes: Option<Duration> },
+    /// A confirm step will hardly have an answer in its time.
+    TooSlow {
+        canary: VersionName,
+        step: usize,
+        steps: usize,
+        weight: Weight,
+        requests: f64,
+        time: Option<Duration>,
+        rate: f64,
+        within: Duration,
+        day: bool,
+    },
     /// The whole weight is set.
     Promotes { canary: VersionName, from: Weight },
     /// The share is set and not seen yet.
@@ -144,6 +158,9 @@ pub struct Measured {
     pub metric: String,
     /// What bad means, as a verb of the version: `failed`, `answered slower than 500 ms in`.
     pub verb: String,
+    /// What is counted: `requests`, or whatever the metric of two counters is called after.
+    #[serde(default = "requests")]
+    pub noun: String,
     /// The canary.
     pub canary: VersionName,
     /// Its counts.
@@ -159,8 +176,14 @@ impl fmt::Display for Measured {
         let side = |c: &Counts| {
             if c.x > 0.0 { format!("{} of {} ({})", count(c.x), count(c.n), percent(c.x / c.n)) } else { format!("0 of {}", count(c.n)) }
         };
-        write!(f, "{} {} {} requests, {} {}", self.canary, self.verb, side(&self.canary_counts), self.stable, side(&self.stable_counts))
+        let Self { canary, verb, noun, stable, .. } = self;
+        write!(f, "{canary} {verb} {} {noun}, {stable} {}", side(&self.canary_counts), side(&self.stable_counts))
     }
+}
+
+/// What most metrics count.
+pub(crate) fn requests() -> String {
+    "requests".into()
 }
 
 /// A count with thousands separated: `4,812`. Fractions, as scaled counts have, are rounded.
@@ -206,9 +229,13 @@ fn list(versions: &[VersionName]) -> String {
     versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn more_requests(more: Option<f64>, canary: &VersionName, time: Option<Duration>) -> String {
+fn per_second(rate: f64) -> String {
+    if rate >= 10.0 { count(rate) } else { format!("{rate:.2}").trim_end_matches('0').trim_end_matches('.').to_string() }
+}
+
+fn more_requests(more: Option<f64>, measured: &Measured, time: Option<Duration>) -> String {
     let time = time.map_or_else(String::new, |t| format!(", some {}", duration_text(t)));
-    more.map_or_else(String::new, |n| format!("; about {} more requests to {canary}{time}", count(n)))
+    more.map_or_else(String::new, |n| format!("; about {} more {} to {}{time}", count(n), measured.noun, measured.canary))
 }
 
 impl Reason {
@@ -242,6 +269,7 @@ impl Reason {
             Self::TakenBack { .. } => "TakenBack",
             Self::Retires { .. } => "Retires",
             Self::KeptFromRetiring { .. } => "KeptFromRetiring",
+            Self::TakenOff { .. } => "TakenOff",
             Self::DriftAtRest { .. } => "DriftAtRest",
             Self::PutBack { .. } => "PutBack",
             Self::PutBackUndone { .. } => "PutBackUndone",
@@ -249,6 +277,7 @@ impl Reason {
             Self::Adopted { .. } => "Adopted",
             Self::Started { .. } => "Started",
             Self::StepBegins { .. } => "StepBegins",
+            Self::TooSlow { .. } => "TooSlow",
             Self::Promotes { .. } => "Promotes",
             Self::Routing { .. } => "Routing",
             Self::Holds { .. } => "Holds",
@@ -316,6 +345,7 @@ impl fmt::Display for Reason {
             Self::TakenBack { canary, why } => {
                 write!(f, "{canary} was taken back: {why}; it is not tried again until it changes or someone retries")
             }
+            Self::TakenOff { version, from } => write!(f, "{version} is gone, so what Serin had added for it is taken off {from}"),
             Self::Retires { version, workload, after } => {
                 write!(
                     f,
@@ -347,7 +377,26 @@ impl fmt::Display for Reason {
                 write!(f, "found {canary} at {share} beside {stable}: paused at step {} until someone resumes", step + 1)
             }
             Self::Started { stable, canary } => write!(f, "{canary} goes on trial beside {stable}"),
-            Self::StepBegins { canary, step, steps, from, to } => write!(f, "{canary} {from} → {to} (step {} of {steps})", step + 1),
+            Self::StepBegins { canary, step, steps, from, to, takes } => {
+                let takes = takes.map_or_else(String::new, |t| format!(", takes some {}", duration_text(t)));
+                write!(f, "{canary} {from} → {to} (step {} of {steps}){takes}", step + 1)
+            }
+            Self::TooSlow { canary, step, steps, weight, requests, time, rate, within, day } => {
+                write!(f, "step {} of {steps} ({weight}) will hardly be answered: ", step + 1)?;
+                match time {
+                    Some(time) => write!(
+                        f,
+                        "to show {canary} fit takes about {} requests to it, some {} at {} requests a second",
+                        count(*requests),
+                        duration_text(*time),
+                        per_second(*rate)
+                    )?,
+                    None => write!(f, "by stable's own share of bad requests, none can show {canary} fit within these margins and limits")?,
+                }
+                let there =
+                    if *day { "that is longer than a day".to_string() } else { format!("its maxWait is {}", duration_text(*within)) };
+                write!(f, "; {there}. A wider margin, a larger weight or more requests make it quicker; serin promote leaves the step")
+            }
             Self::Promotes { canary, from } => write!(f, "{canary} {from} → 100 % (promotion)"),
             Self::Routing { canary, to } => write!(f, "{canary} gets {to}: waits until every route shows it"),
             Self::Holds { canary, share, left } => {
@@ -376,16 +425,11 @@ impl fmt::Display for Reason {
                 write!(
                     f,
                     "waits for evidence: {measured}; faults of 20 points are not excluded yet{}",
-                    more_requests(*more, &measured.canary, None)
+                    more_requests(*more, measured, None)
                 )
             }
             Self::WaitsForFitness { measured, margin, more, time } => {
-                write!(
-                    f,
-                    "not known yet: {measured}; {} points are allowed{}",
-                    points(*margin),
-                    more_requests(*more, &measured.canary, *time)
-                )
+                write!(f, "not known yet: {measured}; {} points are allowed{}", points(*margin), more_requests(*more, measured, *time))
             }
             Self::LearnsLatency { metric, edges: 0, .. } => {
                 write!(f, "waits: the source has no histogram of stable's latency, from which {metric} is to be learnt")

@@ -41,6 +41,20 @@ pub struct State {
     /// A weight at rest that led to too few pods, and was put back.
     #[serde(default)]
     pub put_back: Option<PutBack>,
+    /// Versions that Serin made callers able to reach: what it added is taken away again when they are gone.
+    #[serde(default)]
+    pub added: Vec<Added>,
+}
+
+/// A version whose subset, or whose destination on a route, is Serin's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// The version.
+    pub version: VersionName,
+    /// Since when no Deployment carries it.
+    pub gone: Option<Timestamp>,
+    /// Since when, besides, no route names it.
+    pub unnamed: Option<Timestamp>,
 }
 
 /// What was put back at rest. It is done once: who writes it again is named, and nobody fights.
@@ -123,6 +137,12 @@ pub struct Rollout {
     /// How many seconds the readings span in which these were counted.
     #[serde(default)]
     pub read_s: f64,
+    /// Requests a second to stable before this rollout, where the source remembers.
+    #[serde(default)]
+    pub past_rate: Option<f64>,
+    /// Whether it was said that a step will hardly be answered in its time.
+    #[serde(default)]
+    pub warned: bool,
     /// When a request to the service was last counted.
     pub last_traffic: Option<Timestamp>,
     /// When requests were last refused for want of a healthy pod though both versions had ready pods: nobody's fault that is known.
@@ -418,6 +438,7 @@ impl State {
             history: Vec::new(),
             rollouts: 0,
             put_back: None,
+            added: Vec::new(),
         }
     }
 

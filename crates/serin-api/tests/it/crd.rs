@@ -68,7 +68,7 @@ fn schema_and_types_know_the_same_fields() {
         "promotion": {"bake": "1m"},
         "analysis": {"interval": "1s", "source": "s", "confidence": "95%", "onInconclusive": "Hold", "onNoTraffic": "Hold", "metrics": [
             {"name": "n", "errorRate": {"margin": "1%", "ratio": "2", "max": "2%"}, "latency": {"slowerThan": "1s", "margin": "1%", "quantile": "0.9", "mayGrow": "2", "strict": true},
-             "promql": {"query": "up", "min": "1", "max": "2", "failureLimit": 3}, "warmup": "30s"}]},
+             "promql": {"query": "up", "min": "1", "max": "2", "failureLimit": 3, "bad": "b", "total": "t", "margin": "1%", "ratio": "2"}, "warmup": "30s"}]},
         "hooks": [], "notify": [],
     });
     let spec: CanaryReleaseSpec = serde_json::from_value(every_field.clone()).expect("a spec");

@@ -8,8 +8,8 @@ use serin_api::{CheckpointError, checkpoint, state_of};
 use serin_core::observe::{RequestAction, SourceProblem};
 use serin_core::reason::{Measured, Reason};
 use serin_core::state::{
-    Answers, Bake, Down, Edge, EndCause, Handled, Hurry, Learnt, Outcome, Past, PauseCause, Phase, PutBack, Rollout, Served, State, Target,
-    Version,
+    Added, Answers, Bake, Down, Edge, EndCause, Handled, Hurry, Learnt, Outcome, Past, PauseCause, Phase, PutBack, Rollout, Served, State,
+    Target, Version,
 };
 use serin_core::stats::{Analysis, Batch, Counting, Counts, MetricTest, NumberLimit, Settings, Split, Test};
 use serin_core::units::{Timestamp, VersionName, Weight};
@@ -148,6 +148,8 @@ fn rollout() -> BoxedStrategy<Rollout> {
                 analysis,
                 split,
                 read_s: served.unattributed,
+                past_rate: (served.unattributed > 1.0).then_some(served.unattributed),
+                warned: served.unattributed > 2.0,
                 served,
                 last_traffic,
                 refused_at,
@@ -165,10 +167,17 @@ fn rollout() -> BoxedStrategy<Rollout> {
 }
 
 fn end_cause() -> BoxedStrategy<EndCause> {
-    let measured =
-        (text(), text(), name(), counts(), name(), counts()).prop_map(|(metric, verb, canary, canary_counts, stable, stable_counts)| {
-            Measured { metric, verb, canary, canary_counts, stable, stable_counts }
-        });
+    let measured = (text(), text(), text(), name(), counts(), name(), counts()).prop_map(
+        |(metric, verb, noun, canary, canary_counts, stable, stable_counts)| Measured {
+            metric,
+            verb,
+            noun,
+            canary,
+            canary_counts,
+            stable,
+            stable_counts,
+        },
+    );
     prop_oneof![
         (measured, number(), number(), number()).prop_map(|(measured, margin, ratio, alpha)| EndCause::Harm(Reason::Harm {
             measured,
@@ -212,6 +221,7 @@ prop_compose! {
         judged in prop::collection::vec(version(), 0..3),
         failed in prop::collection::vec(version(), 0..3),
         retirable in prop::collection::vec((name(), at()), 0..3),
+        added in prop::collection::vec((name(), prop::option::of(at()), prop::option::of(at())), 0..3),
         handled in prop::collection::vec((text(), text(), at(), prop::option::of(text())), 0..3),
         history in prop::collection::vec((text(), name(), name(), text(), at(), any::<u32>(), served(), share()), 0..3),
         (rollouts, put_back) in (any::<u64>(), prop::option::of((name(), text(), at(), any::<bool>()).prop_map(|(version, manager, at, seen)| PutBack { version, manager, at, seen }))),
@@ -220,7 +230,8 @@ prop_compose! {
         let history = history.into_iter().map(|(uid, stable, canary, why, started, took, served, highest)| Past {
             uid, stable, canary, outcome: Outcome::RolledBack, why, started, took: Duration::from_millis(u64::from(took)), served, highest,
         }).collect();
-        State { seq, phase, stable, desired, judged, failed, retirable, handled, history, rollouts, put_back }
+        let added = added.into_iter().map(|(version, gone, unnamed)| Added { version, gone, unnamed }).collect();
+        State { seq, phase, stable, desired, judged, failed, retirable, handled, history, rollouts, put_back, added }
     }
 }
 

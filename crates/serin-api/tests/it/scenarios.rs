@@ -13,7 +13,7 @@ use serin_core::simulate::edges;
 use serin_core::state::{Phase, State};
 use serin_core::units::{Timestamp, Weight};
 
-use crate::world::{START, Source, Story, World, stories};
+use crate::world::{Asked, START, Source, Story, World, stories};
 
 /// Where a run is cut: the effect of that number, counting from 0, does or does not happen, and all that was to follow is lost.
 #[derive(Clone, Copy, Debug)]
@@ -114,8 +114,8 @@ fn run_with(story: &Story, crash: Option<Crash>, mangle: Option<Mangle>) -> Run 
         }
         let mut traffic = Traffic::NotAsked;
         if let Some(rollout) = state.rollout().filter(|_| wants_traffic && at >= next_poll) {
-            traffic =
-                source.poll(&world, rollout.stable.name.as_str(), rollout.canary.name.as_str(), &edges(&plan), plan.spec().limits.len());
+            let asked = Asked { queries: plan.spec().limits.len(), counters: plan.counters().len() };
+            traffic = source.poll(&world, rollout.stable.name.as_str(), rollout.canary.name.as_str(), &edges(&plan), asked);
             next_poll = at.plus(plan.spec().interval);
         }
         let seen = world.observe(on_the_way.deliver(mangle, traffic));
@@ -246,6 +246,16 @@ fn check(plan: &Plan, world: &World, state: &State, decision: &Decision, journal
                 let stable = decision.next.stable.as_ref().and_then(|s| world.deployments.get(s.name.as_str()));
                 assert!(stable.is_some_and(|d| d.ready(world.now) > 0), "a version is deleted while stable has no pod\n{journal}");
             }
+            Action::RemoveDestination { version, .. } | Action::RemoveSubset { version } => {
+                assert!(!braked, "something is taken off under the brake\n{journal}");
+                assert!(!world.deployments.contains_key(version.as_str()), "a version with a Deployment is taken off\n{journal}");
+                assert!(
+                    world.routes.iter().all(|r| World::share(r, version.as_str()) == Weight::ZERO),
+                    "a version with weight is taken off\n{journal}"
+                );
+                let named = || world.routes.iter().any(|r| r.weights.contains_key(version.as_str()));
+                assert!(matches!(action, Action::RemoveDestination { .. }) || !named(), "a subset goes while a route names it\n{journal}");
+            }
             Action::EnsureDestination { .. } | Action::Event { .. } | Action::Handle { .. } => {}
         }
     }
@@ -281,6 +291,15 @@ fn differences(story: &Story, run: &Run) -> Vec<String> {
     for (version, pods) in &end.pods {
         let replicas = run.world.deployments.get(version).map(|d| d.replicas);
         expect(format!("{version} has {replicas:?} pods, told {pods}"), replicas == Some(*pods));
+    }
+    if let (Some(told), Some(route)) = (&end.destinations, run.world.routes.first()) {
+        let named: Vec<&String> = route.weights.keys().collect();
+        expect(format!("{named:?} named, told {told:?}"), named.iter().copied().eq(told));
+    }
+    if let Some(told) = &end.subsets {
+        let mut there = run.world.subsets.clone();
+        there.sort();
+        expect(format!("subsets of {there:?}, told {told:?}"), there == *told);
     }
     expect(format!("message {:?}, told {:?}", run.message, end.message), run.message.contains(&end.message));
     expect(format!("requests left: {:?}", run.world.requests), run.world.requests.is_empty());

@@ -77,8 +77,8 @@ fn slowest(plan: &Plan, share: f64) -> Option<(String, f64)> {
             let usual = match m.bad {
                 Bad::Errors => USUAL_ERRORS,
                 Bad::SlowerThan { .. } => USUAL_SLOW,
-                // Its margin follows from stable's latency, which no manifest tells.
-                Bad::Quantile { .. } => return None,
+                // Its margin follows from stable's latency, or nobody knows what is counted: no manifest tells.
+                Bad::Quantile { .. } | Bad::Counted { .. } => return None,
             };
             let speed = match m.test.test {
                 Test::Compare { margin, ratio } => forecast::pass_speed(usual, share, margin, ratio),

@@ -166,6 +166,11 @@ impl Cluster {
         self.put(kind, object, false);
     }
 
+    /// Takes in that an object was deleted, before the watch tells.
+    pub(crate) fn forget(&mut self, kind: Kind, name: &ObjectName) {
+        self.remove(kind, name);
+    }
+
     fn all(&self) -> Dirty {
         self.releases.keys().cloned().collect()
     }

@@ -260,6 +260,7 @@ impl<'q> Tally<'q> {
             no_healthy_upstream: self.no_healthy_upstream,
             no_cluster: self.no_cluster,
             answers: Vec::new(),
+            counted: Vec::new(),
         }
     }
 }

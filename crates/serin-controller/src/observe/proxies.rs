@@ -160,9 +160,9 @@ impl Proxies {
 impl MetricSource for Proxies {
     fn poll(&self, query: ArmQuery, cursor: Option<Cursor>) -> BoxFuture<'_, Polled> {
         async move {
-            if let Some((name, _)) = query.limits.first() {
+            if let Some(name) = query.limits.iter().map(|(name, _)| name).chain(query.counters.iter().map(|c| &c.name)).next() {
                 let what = format!(
-                    "metric {name} is a query of PromQL, and Istio's proxies answer none: name a Prometheus in spec.analysis.source, or leave the metric out"
+                    "metric {name} asks in PromQL, and Istio's proxies answer none: name a Prometheus in spec.analysis.source, or leave the metric out"
                 );
                 return Err(SourceProblem::Missing { what });
             }

@@ -42,10 +42,23 @@ pub struct ArmQuery {
     pub all_edges: bool,
     /// The plan's queries with limits, filled in: name and PromQL.
     pub limits: Vec<(String, String)>,
+    /// The plan's pairs of counters, filled in.
+    pub counters: Vec<CountersQuery>,
     /// How often it is asked: what is older than three of these is stale.
     pub interval: Duration,
     /// Which source is asked.
     pub source: SourceChoice,
+}
+
+/// A pair of counters, as selectors of series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountersQuery {
+    /// The metric's name.
+    pub name: String,
+    /// Of stable: the bad ones, and all.
+    pub stable: (String, String),
+    /// Of the canary.
+    pub canary: (String, String),
 }
 
 /// Where a source stood after a reading. Opaque: each source packs what it needs to go on.
@@ -95,6 +108,7 @@ pub fn beginning(at: Timestamp, edges: &[f64]) -> Reading {
         no_healthy_upstream: 0.0,
         no_cluster: 0.0,
         answers: Vec::new(),
+        counted: Vec::new(),
     }
 }
 

@@ -11,8 +11,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use regex::Regex;
 use serde_json::{Value, json};
-use serin_controller::{Clock, Cursor, MetricSource, Prometheus, PrometheusOptions};
+use serin_controller::{Clock, CountersQuery, Cursor, MetricSource, Prometheus, PrometheusOptions};
 use serin_core::observe::{Reading, SourceProblem};
+use serin_core::stats::Batch;
 
 use crate::source::query;
 
@@ -491,6 +492,43 @@ async fn queries_are_asked_with_each_reading_and_must_have_one_answer() {
     });
     let what = missing(source.poll(asked("group by (le) (timed{})"), None).await.map(|(r, _)| r));
     assert!(what.contains("metric orders: its query has 2 answers") && what.contains("sum("), "{what}");
+}
+
+/// Counters of the service's own are read raw, of each arm: a pod that is new counts from zero, one that began anew loses nothing.
+#[tokio::test]
+async fn pairs_of_counters_are_read_of_both_arms_sample_by_sample() {
+    let fake = Fake::start().await;
+    let source = fake.source(|_| {});
+    let of = |workload: &str, total: &str| (format!(r#"lost{{w="{workload}"}}"#), format!(r#"{total}{{w="{workload}"}}"#));
+    let asked = |total: &str| {
+        let counters = CountersQuery { name: "orders".into(), stable: of("cart-v1", total), canary: of("cart-v2", total) };
+        serin_controller::ArmQuery { counters: vec![counters], ..query(&[]) }
+    };
+    let put = |at: f64, workload: &str, pod: &str, lost: f64, all: f64| {
+        fake.edit(|s| {
+            let labels = [("w", workload), ("job", "app"), ("instance", pod)];
+            s.put(at, "lost", &labels, lost);
+            s.put(at, "orders", &labels, all);
+            s.put(at, "up", &[("job", "app"), ("instance", pod)], 1.0);
+        });
+    };
+    fake.edit(|s| s.scrape(0.0, "a", &[("v1", "200", 100.0)]));
+    put(0.0, "cart-v1", "one", 10.0, 1000.0);
+    // What nobody exports is said before the first step.
+    let what = missing(source.poll(asked("odrers"), None).await.map(|(r, _)| r));
+    assert!(what.contains("metric orders") && what.contains(r#"no series odrers{w="cart-v1"}"#), "{what}");
+    let (first, cursor) = source.poll(asked("orders"), None).await.expect("a reading");
+    assert!(first.counted.iter().all(Option::is_none), "{:?}", first.counted);
+    fake.edit(|s| s.scrape(10.0, "a", &[("v1", "200", 150.0)]));
+    put(10.0, "cart-v1", "one", 12.0, 1100.0);
+    put(10.0, "cart-v2", "two", 3.0, 20.0);
+    let (reading, cursor) = source.poll(asked("orders"), Some(cursor)).await.expect("a reading");
+    assert_eq!(reading.counted, [Some(Batch::new(20.0, 3.0, 100.0, 2.0))]);
+    fake.edit(|s| s.scrape(20.0, "a", &[("v1", "200", 180.0)]));
+    put(20.0, "cart-v1", "one", 1.0, 30.0);
+    put(20.0, "cart-v2", "two", 4.0, 50.0);
+    let (reading, _) = source.poll(asked("orders"), Some(cursor)).await.expect("a reading");
+    assert_eq!(reading.counted, [Some(Batch::new(30.0, 1.0, 30.0, 1.0))]);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::stage::{Ended, Script, Stage, Trouble, percent, text};
+use crate::stage::{Ended, Script, Stage, Trouble, destinations, percent, text};
 use crate::world::{Story, stories};
 
 /// Plays a story in a runtime of its own, whose clock stands still while anything is to be done.
@@ -50,6 +50,12 @@ fn ends_as_told(name: &str, story: &Story, ended: &Ended) {
     }
     for (version, pods) in &story.end.pods {
         assert_eq!(ended.deployments.get(version), Some(pods), "{name}: pods of {version}\n{}", journal());
+    }
+    if let (Some(told), Some(route)) = (&story.end.destinations, ended.routes.first()) {
+        assert!(destinations(route).keys().eq(told), "{name}: {route} names others than {told:?}\n{}", journal());
+    }
+    if let Some(told) = &story.end.subsets {
+        assert_eq!(ended.subsets, *told, "{name}: subsets\n{}", journal());
     }
     assert!(text(status, "/message").contains(&story.end.message), "{name}: the message is {:?}\n{}", text(status, "/message"), journal());
     let left: Vec<&String> = ended.release["metadata"]["annotations"]

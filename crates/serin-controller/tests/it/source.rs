@@ -26,6 +26,7 @@ pub(crate) fn query(edges: &[f64]) -> ArmQuery {
         edges: edges.to_vec(),
         all_edges: false,
         limits: Vec::new(),
+        counters: Vec::new(),
         interval: std::time::Duration::from_secs(10),
         source: serin_controller::SourceChoice::Usual,
     }

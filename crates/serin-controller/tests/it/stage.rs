@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::world::{START, Source, Story, World};
+use crate::world::{Asked, START, Source, Story, World};
 
 /// What goes wrong with one of the requests that change something, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub(crate) struct Ended {
     pub(crate) release: Value,
     pub(crate) routes: Vec<Value>,
     pub(crate) deployments: BTreeMap<String, u32>,
+    /// Of all DestinationRules, in order.
+    pub(crate) subsets: Vec<String>,
     pub(crate) journal: String,
     pub(crate) requests: usize,
     pub(crate) wrongs: Vec<String>,
@@ -455,11 +457,16 @@ impl Stage {
         });
         let routes = list("networking.istio.io", "virtualservices");
         let release = list("serin.dev", "canaryreleases");
+        let rules = list("networking.istio.io", "destinationrules");
+        let subsets = rules.iter().flat_map(|r| r.pointer("/spec/subsets").and_then(Value::as_array).cloned().unwrap_or_default());
+        let mut subsets: Vec<String> = subsets.map(|s| text(&s, "/labels/version").to_owned()).collect();
+        subsets.sort();
         Ended {
             calls: self.shared.calls.lock().expect("calls").clone(),
             release: release.first().map(|r| (**r).clone()).unwrap_or_default(),
             routes: routes.iter().filter(|r| text(r, "/metadata/name") != "obstacle").map(|r| (**r).clone()).collect(),
             deployments: deployments.collect(),
+            subsets,
             journal: self.actor.journal.lock().expect("journal").join("\n"),
             requests: self.shared.requests.load(Ordering::SeqCst),
             wrongs: self.shared.wrongs.lock().expect("wrongs").clone(),
@@ -789,7 +796,7 @@ impl Actor {
     }
 }
 
-fn destinations(vs: &Value) -> BTreeMap<String, u32> {
+pub(crate) fn destinations(vs: &Value) -> BTreeMap<String, u32> {
     let list = vs.pointer("/spec/http/0/route").and_then(Value::as_array).cloned().unwrap_or_default();
     list.iter()
         .map(|d| (text(d, "/destination/subset").to_owned(), u32::try_from(d["weight"].as_u64().unwrap_or(0)).expect("a weight")))
@@ -806,7 +813,8 @@ impl MetricSource for WorldSource {
             let mut source = cursor.and_then(|c| c.get::<Source>()).map(|s| (*s).clone()).unwrap_or_default();
             let world = self.0.world.lock().expect("world");
             let edges = if query.all_edges { serin_core::simulate::ISTIO_EDGES.to_vec() } else { query.edges.clone() };
-            match source.poll(&world, query.stable.version.as_str(), query.canary.version.as_str(), &edges, query.limits.len()) {
+            let asked = Asked { queries: query.limits.len(), counters: query.counters.len() };
+            match source.poll(&world, query.stable.version.as_str(), query.canary.version.as_str(), &edges, asked) {
                 Traffic::Read(reading) => Ok((reading, Cursor::new(source))),
                 Traffic::Problem(problem) => Err(problem),
                 Traffic::NotAsked => unreachable!("a poll is an answer"),

@@ -78,6 +78,9 @@ impl Look<'_> {
                 } else if !reading.history.is_empty() {
                     let histories = histories(plan, rollout, &reading.history);
                     rollout.analysis = Analysis::new(plan.tests(), &histories);
+                    let requests: f64 = reading.history.iter().map(|arm| arm.n).sum();
+                    let seconds = plan.spec().interval.as_secs_f64() * reading.history.len() as f64;
+                    rollout.past_rate = (requests > 0.0).then(|| requests / seconds);
                 }
             }
         }
@@ -218,11 +221,15 @@ impl Look<'_> {
     }
 
     fn in_words(&self, rollout: &Rollout, metric: usize, counts: Batch) -> Measured {
-        let of = |m: &Metric| (m.name.clone(), verb(rollout.slow_from(self.plan, m)));
-        let (name, verb) = self.plan.metrics().get(metric).map_or_else(Default::default, of);
+        let of = |m: &Metric| {
+            let noun = if let Bad::Counted { .. } = m.bad { m.name.clone() } else { crate::reason::requests() };
+            (m.name.clone(), verb(rollout.slow_from(self.plan, m)), noun)
+        };
+        let (name, verb, noun) = self.plan.metrics().get(metric).map_or_else(Default::default, of);
         Measured {
             metric: name,
             verb,
+            noun,
             canary: rollout.canary.name.clone(),
             canary_counts: counts.canary,
             stable: rollout.stable.name.clone(),
@@ -254,6 +261,7 @@ fn begin_anew(plan: &Plan, rollout: &mut Rollout) {
     rollout.learnt.clear();
     rollout.answers.clear();
     rollout.graded.clear();
+    rollout.warned = false;
     if let Some(bake) = &mut rollout.bake {
         let own = |t: &MetricTest| if let Test::Limit { max } = t.test { max } else { 1.0 };
         bake.limits = plan.tests().iter().map(own).collect();
@@ -309,10 +317,15 @@ fn bad_of(metric: &Metric, slow_from_ms: Option<f64>, arm: &ArmCounts) -> Option
     match metric.bad {
         Bad::Errors => Some(Counts { n: arm.n, x: arm.errors }),
         Bad::SlowerThan { .. } | Bad::Quantile { .. } => Some(Counts { n: arm.timed, x: arm.slower_than(slow_from_ms?)? }),
+        // Counted by nobody who calls: see `Reading::counted`.
+        Bad::Counted { .. } => None,
     }
 }
 
 fn batch(plan: &Plan, rollout: &Rollout, metric: &Metric, reading: &Reading) -> Option<Batch> {
+    if let Bad::Counted { index } = metric.bad {
+        return reading.counted.get(index).copied().flatten();
+    }
     let (canary_ms, stable_ms) = rollout.slow_from(plan, metric).unzip();
     Some(Batch { canary: bad_of(metric, canary_ms, &reading.canary)?, stable: bad_of(metric, stable_ms, &reading.stable)? })
 }

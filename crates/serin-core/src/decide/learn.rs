@@ -18,7 +18,6 @@ use crate::units::Timestamp;
 /// Stable's latency is learnt from so many intervals where the source does not know the past: five minutes at the usual ten seconds.
 const INTERVALS: u32 = 30;
 /// The rate of requests is known after readings as long as so many intervals.
-const READINGS: u32 = 3;
 /// So many requests beyond the quantile, at least, or nobody knows where it lies.
 const BEYOND: f64 = 10.0;
 
@@ -61,7 +60,7 @@ impl Rollout {
         self.learnt.get(of_side.position(|m| m.name == metric.name)?)
     }
 
-    fn is_fixed(&self, plan: &Plan, metric: &Metric) -> bool {
+    pub(super) fn is_fixed(&self, plan: &Plan, metric: &Metric) -> bool {
         matches!(self.learnt_of(plan, metric), Some(Learnt::Fixed { .. }))
     }
 
@@ -78,7 +77,7 @@ impl Rollout {
     /// does not know yet.
     pub(super) fn slow_from(&self, plan: &Plan, metric: &Metric) -> Option<(f64, f64)> {
         match metric.bad {
-            Bad::Errors => None,
+            Bad::Errors | Bad::Counted { .. } => None,
             Bad::SlowerThan { edge_ms } => Some((edge_ms, edge_ms)),
             Bad::Quantile { .. } => self.edge(plan, metric).map(|e| (e.canary_ms, e.stable_ms)),
         }
@@ -136,12 +135,10 @@ impl Rollout {
     /// stable's rate alone, so that nobody can choose by what passes. What counted before was asked for the margin itself, which is asking more.
     pub(super) fn grade(&mut self, plan: &Plan, reading: &Reading) -> Vec<Reason> {
         let Some(Step::Weight { weight, graded: true, max_wait: Some(within), .. }) = plan.step(self.step) else { return Vec::new() };
-        let requests = self.served.canary.n + self.served.stable.n;
-        let known = requests > 0.0 && self.read_s >= (plan.spec().interval * READINGS).as_secs_f64();
-        if !known || !self.graded.is_empty() || !self.settled(plan, reading) || self.bake.is_some() {
+        let Some(rate) = self.measured_rate(plan) else { return Vec::new() };
+        if !self.graded.is_empty() || !self.settled(plan, reading) || self.bake.is_some() {
             return Vec::new();
         }
-        let rate = requests / self.read_s;
         let (settings, mut told) = (plan.settings(), Vec::new());
         let tests = self.tests(plan);
         for (i, (test, metric)) in tests.iter().zip(plan.metrics()).enumerate() {

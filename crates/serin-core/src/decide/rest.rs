@@ -8,10 +8,10 @@ use alloc::vec::Vec;
 
 use super::{Look, version_of};
 use crate::action::{Action, Guard, Severity};
-use crate::observe::Workload;
+use crate::observe::{Route, Workload};
 use crate::plan::Step;
 use crate::reason::Reason;
-use crate::state::{Down, Hurry, Outcome, PauseCause, Phase, PutBack, Rollout, Served, State, Target, Version};
+use crate::state::{Added, Down, Hurry, Outcome, PauseCause, Phase, PutBack, Rollout, Served, State, Target, Version};
 use crate::stats::{Analysis, Split};
 use crate::units::{VersionName, Weight};
 
@@ -61,6 +61,8 @@ impl Look<'_> {
         // Nor does a wish that stood before Serin came, or before its memory was lost, start anything.
         self.next.desired = self.plan.spec().desired.clone();
         self.next.stable = Some(stable.clone());
+        // What stands in Serin's own rule is Serin's, whatever became of its memory.
+        self.next.added = self.seen.rules.own.iter().map(|v| Added { version: v.clone(), gone: None, unnamed: None }).collect();
         let Some((version, share)) = canary else {
             self.tell(Severity::Normal, Reason::Serving { stable: stable.name });
             self.again();
@@ -118,6 +120,7 @@ impl Look<'_> {
         }
         if stray.is_none() {
             self.retire();
+            self.take_off();
         }
         if let Phase::RolledBack { version, cause, .. } = &phase {
             let why = cause.to_string();
@@ -156,6 +159,50 @@ impl Look<'_> {
                 }
             }
         }
+    }
+
+    /// Takes away what Serin had added so that callers could reach a version, once no Deployment carries it any more: first off the routes, then,
+    /// when that has settled, out of its own rule.
+    fn take_off(&mut self) {
+        if self.observes() || self.brake().is_some() {
+            return;
+        }
+        let settle = self.plan.spec().settle;
+        let mut added = core::mem::take(&mut self.next.added);
+        added.retain_mut(|entry| {
+            let version = &entry.version;
+            let serves = self.next.stable.as_ref().is_some_and(|s| s.name == *version);
+            if serves || self.seen.workloads.iter().any(|w| w.version == *version) {
+                (entry.gone, entry.unnamed) = (None, None);
+                return true;
+            }
+            // Replaced by force, a Deployment is gone for a moment.
+            let gone = *entry.gone.get_or_insert(self.now);
+            if self.now < gone.plus(settle) {
+                self.wake(gone.plus(settle));
+                return true;
+            }
+            let names = |r: &&Route| r.splits.iter().any(|s| s.share(version).is_some());
+            if let Some(route) = self.seen.routes.iter().find(names) {
+                let (route, version) = (route.object.clone(), version.clone());
+                self.tell(Severity::Normal, Reason::TakenOff { version: version.clone(), from: format!("VirtualService {route}") });
+                self.actions.push(Action::RemoveDestination { route, version });
+                entry.unnamed = None;
+                return true;
+            }
+            if !self.seen.rules.own.contains(version) {
+                return false;
+            }
+            let unnamed = *entry.unnamed.get_or_insert(self.now);
+            if self.now < unnamed.plus(settle) {
+                self.wake(unnamed.plus(settle));
+                return true;
+            }
+            self.tell(Severity::Normal, Reason::TakenOff { version: version.clone(), from: "Serin's own DestinationRule".into() });
+            self.actions.push(Action::RemoveSubset { version: version.clone() });
+            true
+        });
+        self.next.added = added;
     }
 
     /// Observed, stable is whichever version was given every request.
@@ -274,6 +321,8 @@ impl Look<'_> {
             split: Split::default(),
             served: Served::default(),
             read_s: 0.0,
+            past_rate: None,
+            warned: false,
             last_traffic: None,
             refused_at: None,
             down: Down::default(),

@@ -221,10 +221,10 @@ impl Look<'_> {
     fn step_to(&mut self, mut rollout: Rollout, step: usize) -> Phase {
         let to = self.plan.weight_at(step);
         let from = rollout.weight.share;
-        self.tell(
-            Severity::Normal,
-            Reason::StepBegins { canary: rollout.canary.name.clone(), step, steps: self.plan.spec().steps.len(), from, to },
-        );
+        let steps = self.plan.spec().steps.len();
+        let takes = rollout.forecast(self.plan, step).and_then(|f| f.time);
+        self.tell(Severity::Normal, Reason::StepBegins { canary: rollout.canary.name.clone(), step, steps, from, to, takes });
+        self.foretell(&mut rollout, step);
         rollout.step = step;
         self.aim(&mut rollout, to);
         rollout.analysis.start_step();

@@ -7,8 +7,8 @@ use crate::action::{Action, Guard};
 use crate::observe::{Route, Workload};
 use crate::plan::{Scaling, SubsetHome};
 use crate::reason::Reason;
-use crate::state::{PauseCause, Rollout};
-use crate::units::{Timestamp, Weight};
+use crate::state::{Added, PauseCause, Rollout};
+use crate::units::{Timestamp, VersionName, Weight};
 
 /// How the routes stand to the share that they shall have.
 pub(super) enum Shown {
@@ -41,6 +41,7 @@ impl Look<'_> {
             SubsetHome::Companion => self.seen.rules.refusal.clone(),
         };
         if refusal.is_none() {
+            self.note_added(&canary);
             self.actions.push(Action::EnsureSubset { stable: rollout.stable.name.clone(), canary: canary.clone() });
         }
         self.say(Reason::WaitsForSubset { canary, refusal });
@@ -59,8 +60,15 @@ impl Look<'_> {
         };
         let (stable, canary, route) = (rollout.stable.name.clone(), canary.clone(), route.object.clone());
         self.say(Reason::WaitsForDestination { canary: canary.clone(), route: alloc::format!("{route}") });
+        self.note_added(&canary);
         self.actions.push(Action::EnsureDestination { route, stable, canary });
         false
+    }
+
+    fn note_added(&mut self, version: &VersionName) {
+        if !self.next.added.iter().any(|a| a.version == *version) {
+            self.next.added.push(Added { version: version.clone(), gone: None, unnamed: None });
+        }
     }
 
     /// Pods for `share` of stable's size when the rollout began (design, "Capacity"). At least one, or there is nobody to answer.

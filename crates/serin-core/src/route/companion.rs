@@ -214,8 +214,11 @@ pub enum SubsetRemoval {
     Absent,
     /// Patch the rule.
     Patch(Patch),
-    /// Delete the rule: it was the last subset.
-    Delete,
+    /// Delete the rule, as it stood then: it was the last subset.
+    Delete {
+        /// Its resource version.
+        resource_version: String,
+    },
 }
 
 /// Takes a subset out of Serin's own rule. To be carried out only after the weight has been 0 for the settle time, and the
@@ -240,7 +243,7 @@ pub fn remove_subset<R: Borrow<Value>>(
         return Err(RouteProblem::SubsetInUse { at: Box::new(at), subset: subset.to_owned() });
     }
     if subsets.len() == 1 {
-        return Ok(SubsetRemoval::Delete);
+        return Ok(SubsetRemoval::Delete { resource_version: text(rule, "/metadata/resourceVersion").unwrap_or_default().to_owned() });
     }
     let mut patch = Patch::default();
     patch.pin(DESTINATION_RULE, rule)?;

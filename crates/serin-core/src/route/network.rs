@@ -14,10 +14,10 @@ use core::borrow::Borrow;
 
 use serde_json::Value;
 
-use super::companion::{Permission, Reach, SubsetPlan, Version, ensure_subset};
+use super::companion::{Permission, Reach, SubsetPlan, SubsetRemoval, Version, ensure_subset, is_companion, remove_subset};
 use super::conflict::{is_delegate, mesh_route, reached_by_match_only, roots_of, same_host, unused_delegate};
 use super::host::ServiceName;
-use super::json::{age_key, namespace, object_name, text};
+use super::json::{age_key, list, namespace, object_name, text};
 use super::owner::{instant, last_weight_manager, other_controller};
 use super::patch::{self, Patch};
 use super::problem::{Place, RouteProblem};
@@ -82,6 +82,7 @@ pub struct Network<'a> {
     pods: &'a [(VersionName, Labels)],
     root_namespace: &'a str,
     permission: Permission,
+    all_routes: Vec<&'a Value>,
     all_rules: Vec<&'a Value>,
     rules: Option<Rules>,
     managed: Vec<Managed<'a>>,
@@ -115,6 +116,7 @@ impl<'a, R: Borrow<Value>> World<'a, R> {
             pods: self.pods,
             root_namespace: self.root_namespace,
             permission: self.permission,
+            all_routes: all.clone(),
             all_rules,
             rules,
             managed: Vec::new(),
@@ -248,7 +250,26 @@ impl Network<'_> {
             true => tried.into_iter().find_map(Result::err).map(|problem| problem.to_string()),
             false => None,
         };
-        observe::Rules { subsets: there.into_iter().cloned().collect(), refusal }
+        let own = self.own_rule().map(|rule| list(rule, "/spec/subsets")).unwrap_or_default();
+        let own = own.iter().filter_map(|s| text(s, "/name")).filter_map(|subset| self.version_of(subset)).collect();
+        observe::Rules { subsets: there.into_iter().cloned().collect(), own, refusal }
+    }
+
+    /// Serin's own rule for the service.
+    fn own_rule(&self) -> Option<&Value> {
+        self.all_rules.iter().copied().find(|rule| is_companion(rule, self.service))
+    }
+
+    /// Carries out `Action::RemoveSubset`: Serin's own rule, and what becomes of it. `None`: there is none.
+    ///
+    /// # Errors
+    /// A route or mirror still names the subset.
+    pub fn remove_subset(&self, version: &VersionName) -> Result<Option<(ObjectName, SubsetRemoval)>, RouteProblem> {
+        let Some(rule) = self.own_rule() else { return Ok(None) };
+        let of_version = |s: &&Value| text(s, "/name").and_then(|subset| self.version_of(subset)).as_ref() == Some(version);
+        let Some(subset) = list(rule, "/spec/subsets").iter().find(of_version).and_then(|s| text(s, "/name")) else { return Ok(None) };
+        let removal = remove_subset(rule, self.service, subset, &self.all_routes)?;
+        Ok(Some((object_name(rule), removal)))
     }
 
     /// Carries out `Action::EnsureSubset`.
@@ -343,7 +364,7 @@ impl Network<'_> {
         if problems.is_empty() { Ok(totals) } else { Err(problems) }
     }
 
-    /// The patch that takes a version out of each managed route of a VirtualService: for one that retires, at weight 0.
+    /// Carries out `Action::RemoveDestination`: the patch that takes a version out of each managed route of a VirtualService: for one that retires, at weight 0.
     ///
     /// # Errors
     /// It still has weight somewhere, or is the only destination.

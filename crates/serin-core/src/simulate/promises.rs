@@ -38,7 +38,7 @@ const RATES: [f64; 5] = [0.2, 5.0, 50.0, 500.0, 5000.0];
 pub fn promise_cells(plan: &Plan) -> Vec<PromiseCell> {
     let margin = plan.metrics().iter().find_map(|m| match (&m.bad, &m.test.test) {
         (Bad::Errors, Test::Compare { margin, .. }) => Some(*margin),
-        (Bad::Errors | Bad::SlowerThan { .. } | Bad::Quantile { .. }, _) => None,
+        (Bad::Errors | Bad::SlowerThan { .. } | Bad::Quantile { .. } | Bad::Counted { .. }, _) => None,
     });
     let outage = Outage { from_s: 300.0, seconds: 180.0, errors: 0.10 };
     let mut cells = Vec::new();

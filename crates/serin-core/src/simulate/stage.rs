@@ -11,7 +11,7 @@ use core::time::Duration;
 use crate::action::Action;
 use crate::decide::decide;
 use crate::observe::{ArmCounts, Observation, Reading, Request, RequestAction, Route, Rules, Split, Traffic, Workload};
-use crate::plan::{Plan, PlanSpec, Trigger};
+use crate::plan::{Plan, PlanSpec, Question, Trigger};
 use crate::reason::Reason;
 use crate::state::{EndCause, PauseCause, Phase, State};
 use crate::units::{ObjectName, Timestamp, VersionName, Weight};
@@ -91,9 +91,11 @@ pub(super) enum Keep {
     Story,
 }
 
-/// The plan, as if somebody started it: a manual trigger or a brake would only wait. Nobody is there to answer its queries.
+/// The plan, as if somebody started it: a manual trigger or a brake would only wait. Nobody is there to answer its queries, nor to count anything
+/// but requests.
 pub(super) fn started(plan: &Plan) -> Plan {
-    let spec = PlanSpec { trigger: Trigger::Automatic, suspend: false, limits: Vec::new(), ..plan.spec().clone() };
+    let mut spec = PlanSpec { trigger: Trigger::Automatic, suspend: false, limits: Vec::new(), ..plan.spec().clone() };
+    spec.metrics.retain(|m| !matches!(m.question, Question::Counted(..)));
     Plan::new(spec).unwrap_or_else(|_| plan.clone())
 }
 
@@ -155,7 +157,7 @@ impl<'a> Stage<'a> {
             at: START,
             workloads: vec![workload(&stable, -2)],
             routes: vec![route],
-            rules: Rules { subsets: vec![stable, canary.clone()], refusal: None },
+            rules: Rules { subsets: vec![stable, canary.clone()], own: Vec::new(), refusal: None },
             traffic: Traffic::NotAsked,
             requests: Vec::new(),
             abort: None,
@@ -251,6 +253,7 @@ impl<'a> Stage<'a> {
             no_healthy_upstream: 0.0,
             no_cluster: 0.0,
             answers: Vec::new(),
+            counted: Vec::new(),
         })
     }
 
@@ -282,7 +285,11 @@ impl<'a> Stage<'a> {
                     }
                 }
                 // Subset and destination are there from the beginning.
-                Action::Retire { .. } | Action::EnsureSubset { .. } | Action::EnsureDestination { .. } => {}
+                Action::Retire { .. }
+                | Action::EnsureSubset { .. }
+                | Action::EnsureDestination { .. }
+                | Action::RemoveDestination { .. }
+                | Action::RemoveSubset { .. } => {}
             }
         }
         changed

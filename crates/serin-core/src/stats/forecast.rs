@@ -159,11 +159,30 @@ impl Analysis {
         self.more(metric, &Test::Compare { margin: GROSS_MARGIN, ratio: 1.0 }, evidence, s, weight)
     }
 
-    fn more(&self, metric: usize, test: &Test, evidence: &PassEvidence, s: &Settings, weight: f64) -> Option<f64> {
+    /// Canary requests until a step that has not begun probably shows as much by this test. `None` where it never would.
+    pub fn requests_from_nothing(&self, metric: usize, test: &Test, s: &Settings, weight: f64) -> Option<f64> {
         let p = self.stable_rate(metric);
+        self.more_at(metric, test, (p, p), &PassEvidence::default(), s, weight)
+    }
+
+    fn more(&self, metric: usize, test: &Test, evidence: &PassEvidence, s: &Settings, weight: f64) -> Option<f64> {
+        let canary = self.totals(metric).canary.plus(super::Counts::new(100.0, 0.5)).rate();
+        self.more_at(metric, test, (self.stable_rate(metric), canary), evidence, s, weight)
+    }
+
+    /// `stable` is what a comparison takes for both, `canary` what is held against a limit.
+    fn more_at(
+        &self,
+        metric: usize,
+        test: &Test,
+        (stable, canary): (f64, f64),
+        evidence: &PassEvidence,
+        s: &Settings,
+        weight: f64,
+    ) -> Option<f64> {
         let speed = match test.clean() {
-            Test::Compare { margin, ratio } => pass_speed(p, weight, margin, ratio),
-            Test::Limit { max } => limit_pass_speed(self.totals(metric).canary.plus(super::Counts::new(100.0, 0.5)).rate(), max),
+            Test::Compare { margin, ratio } => pass_speed(stable, weight, margin, ratio),
+            Test::Limit { max } => limit_pass_speed(canary, max),
         }?;
         // The bet that leads, or the mixture where another one does.
         let there = evidence.ln_best().max(evidence.ln_e());

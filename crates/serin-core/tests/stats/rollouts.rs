@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serin_core::observe::ArmCounts;
 use serin_core::plan::{Asked, Mode, OnInconclusive, OnNoTraffic, Plan, PlanSpec, Question, Scaling, Step, SubsetHome, Trigger};
+use serin_core::reason::Reason;
 use serin_core::simulate::{Begin, End, Fault, Outage, Recorded, World, plot, replay, replay_against_itself, run_once, simulate};
 use serin_core::stats::Test;
 use serin_core::units::Weight;
@@ -125,6 +126,54 @@ fn a_manual_plan_with_a_pause_is_simulated_as_if_people_went_on() {
     spec.steps.insert(2, Step::Pause { time: None });
     let run = run_once(&Plan::new(spec).expect("a plan"), &World::default(), 9, 0, HOUR * 4.0);
     assert_eq!(run.end, End::Promoted, "{:?}", run.told.last());
+}
+
+/// With a source that remembers, what will hardly be answered in its time is said before the first weight; without one, once the rate is known. Said once.
+#[test]
+fn a_step_that_will_hardly_be_answered_in_its_time_is_called_so_beforehand() {
+    let told = |history: bool, requests: f64, max_wait: Option<u64>| {
+        let mut spec = default_plan();
+        if let Some(Step::Weight { max_wait: longest, .. }) = spec.steps.last_mut() {
+            *longest = max_wait.map(Duration::from_secs);
+        }
+        let world = World { requests_per_s: vec![requests], history, ..World::default() };
+        run_once(&Plan::new(spec).expect("a plan"), &world, 11, 0, HOUR * 2.0).told
+    };
+    let slow = |told: &[(f64, Reason)]| told.iter().filter(|(_, r)| matches!(r, Reason::TooSlow { step: 4, .. })).count();
+    let first = |told: &[(f64, Reason)], wanted: fn(&Reason) -> bool| told.iter().find(|(_, r)| wanted(r)).map(|(at, _)| *at);
+    let remembered = told(true, 5.0, Some(300));
+    assert_eq!(slow(&remembered), 1, "{remembered:?}");
+    assert_eq!(
+        first(&remembered, |r| matches!(r, Reason::TooSlow { .. })),
+        first(&remembered, |r| matches!(r, Reason::StepBegins { step: 0, .. }))
+    );
+    let unknown = told(false, 5.0, Some(300));
+    assert_eq!(slow(&unknown), 1, "{unknown:?}");
+    assert_eq!(
+        first(&unknown, |r| matches!(r, Reason::TooSlow { .. })),
+        first(&unknown, |r| matches!(r, Reason::StepBegins { step: 1, .. }))
+    );
+    // Enough requests, or enough time: nothing to say.
+    assert_eq!(slow(&told(true, 50.0, Some(300))) + slow(&told(true, 5.0, Some(3600))) + slow(&told(true, 5.0, None)), 0);
+    // A plan without an end of its own is held against a day.
+    assert_eq!(slow(&told(true, 0.01, None)), 1);
+}
+
+/// The forecast of a whole rollout, made at its begin, against what rollouts then took.
+#[test]
+fn the_forecast_of_a_rollout_is_about_what_it_takes() {
+    let (plan, world) = (plan(), World { requests_per_s: vec![20.0], ..World::default() });
+    let outcome = simulate(&plan, &world, 40, 12, HOUR * 4.0);
+    let (median, _) = outcome.promoted_s.expect("promoted");
+    let run = run_once(&plan, &world, 12, 0, HOUR * 4.0);
+    let foretold: f64 = run
+        .told
+        .iter()
+        .filter_map(|(_, r)| if let Reason::StepBegins { takes, .. } = r { *takes } else { None })
+        .map(|t| t.as_secs_f64())
+        .sum();
+    let bake = plan.spec().bake.as_secs_f64();
+    assert!((0.8..1.25).contains(&((foretold + bake) / median)), "{foretold} + {bake} foretold, {median} taken");
 }
 
 #[test]

@@ -356,11 +356,12 @@ fn observation(now: Timestamp, shares: &[(&str, u32)]) -> Result<Observation, Fa
         history: Vec::new(),
         no_healthy_upstream: 0.0,
         no_cluster: 0.0,
+        counted: Vec::new(),
         answers: Vec::new(),
     };
     Ok(Observation {
         at: now,
-        rules: Rules { subsets: workloads.iter().map(|w| w.version.clone()).collect(), refusal: None },
+        rules: Rules { subsets: workloads.iter().map(|w| w.version.clone()).collect(), own: Vec::new(), refusal: None },
         workloads,
         routes: vec![Route {
             object: ObjectName { namespace: "default".into(), name: "my-app".into() },

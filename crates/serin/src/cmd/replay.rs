@@ -113,6 +113,7 @@ fn play(args: &ReplayArgs, mut series: Vec<Series>) -> Outcome {
         edges: named,
         all_edges,
         limits: Vec::new(),
+        counters: Vec::new(),
         interval: step,
         source: SourceChoice::default(),
     };

@@ -281,6 +281,7 @@ impl MetricSource for Counted {
             history: Vec::new(),
             no_healthy_upstream: 0.0,
             no_cluster: 0.0,
+            counted: Vec::new(),
             answers: Vec::new(),
         };
         Box::pin(futures::future::ready(Ok((reading, Cursor::new(to)))))

@@ -33,6 +33,8 @@ pub(crate) struct View {
     pub(crate) gates: Vec<Gate>,
     pub(crate) metrics: Vec<MetricView>,
     pub(crate) next: Vec<String>,
+    /// Until the canary is the new stable, by the forecast.
+    pub(crate) remaining: Option<String>,
     pub(crate) notes: Vec<String>,
     pub(crate) commands: Vec<String>,
 }
@@ -128,6 +130,7 @@ pub(crate) fn view(release: &CanaryRelease, plan: Option<&Plan>, state: Option<&
         view.metrics = metrics(plan, rollout);
     }
     view.next = next(plan, state, rollout, now, zone);
+    view.remaining = state.until_promoted(plan, now).map(duration_text);
     view
 }
 
@@ -293,6 +296,9 @@ pub(crate) fn text(view: &View, colour: bool, zone: &TimeZone) -> String {
     for next in &view.next {
         line("next", next.clone());
     }
+    if let Some(remaining) = &view.remaining {
+        line("forecast", format!("promoted in some {remaining}, if it is as good as what serves"));
+    }
     for note in &view.notes {
         line("note", note.clone());
     }
@@ -379,6 +385,8 @@ mod tests {
             split,
             served: Served::default(),
             read_s: 0.0,
+            past_rate: None,
+            warned: false,
             last_traffic: None,
             refused_at: None,
             down: Default::default(),

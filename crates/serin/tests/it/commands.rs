@@ -140,6 +140,9 @@ fn what_nothing_carries_out_is_refused_by_the_api_server_by_name() {
         ("{service: a, scaling: {retireAfter: soon}}", "should match"),
         ("{service: a, traffic: {mirror: '10%'}}", "not supported yet: spec.traffic.mirror"),
         ("{service: a, analysis: {metrics: [{name: p, promql: {query: x}}]}}", "no limit: write min or max"),
+        ("{service: a, analysis: {metrics: [{name: p, promql: {bad: b, margin: '1%'}}]}}", "or the counters bad and total with a margin"),
+        ("{service: a, analysis: {metrics: [{name: p, promql: {query: x, min: '1', margin: '1%'}}]}}", "belong to two counters"),
+        ("{service: a, analysis: {metrics: [{name: p, promql: {bad: b, total: t, margin: '1%', max: '2'}}]}}", "belong to a query"),
         ("{service: a, analysis: {metrics: [{name: p, latency: {quantile: '0.9', margin: '1%'}}]}}", "either a quantile that may grow"),
         (
             "{service: a, analysis: {metrics: [{name: p, latency: {slowerThan: 1s, margin: '1%', strict: true}}]}}",

@@ -218,7 +218,16 @@ pub fn reading(arms: &[Series], lost: &[Series], scrapes: &Scrapes, query: &ArmQ
         });
     }
     let [stable, canary] = sums.map(|s| s.counts(&edges));
-    Reading { from, to, stable, canary, history: Vec::new(), no_healthy_upstream, no_cluster, answers: Vec::new() }
+    Reading { from, to, stable, canary, history: Vec::new(), no_healthy_upstream, no_cluster, answers: Vec::new(), counted: Vec::new() }
+}
+
+/// What series counted together between two times.
+pub fn sum_of(all: &[Series], scrapes: &Scrapes, from: Timestamp, to: Timestamp) -> f64 {
+    let mut sum = 0.0;
+    for series in all {
+        increments(series, from, to, scrapes.counts_from_zero(&series.target(), from), |_, increase| sum += increase);
+    }
+    sum
 }
 
 /// Stable's increments before `to`, interval by interval, oldest first: the first guess of a rollout that begins.

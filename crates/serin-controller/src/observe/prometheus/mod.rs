@@ -13,14 +13,15 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serin_core::observe::{Reading, SourceProblem};
 use serin_core::route::ServiceName;
+use serin_core::stats::{Batch, Counts};
 use serin_core::units::Timestamp;
 
 use self::client::Asker;
 pub use self::client::{OptionsError, PrometheusOptions, REPLICA_LABELS};
 use self::matrix::{
-    Scrapes, Series, Target, deduplicated, history, missing_edge, missing_label, newest, reading, targets_of_new_series, usual_gap,
+    Scrapes, Series, Target, deduplicated, history, missing_edge, missing_label, newest, reading, sum_of, targets_of_new_series, usual_gap,
 };
-use super::source::{ArmQuery, Cursor, MetricSource, Polled, beginning};
+use super::source::{ArmQuery, CountersQuery, Cursor, MetricSource, Polled, beginning};
 use crate::config::{Clock, now};
 
 /// A series whose last sample is older than this is over; Prometheus' own rule.
@@ -67,13 +68,53 @@ impl Prometheus {
             for answer in self.answers(query, to).await {
                 answer?;
             }
+            self.check_counters(query, to).await?;
             let past = Timestamp(to.0 - i64::try_from(PAST.as_millis()).unwrap_or(0));
             return Ok((Reading { history: history(&arms, query, past, to), ..beginning(to, &query.edges) }, to));
         };
         let new: Vec<Target> = targets_of_new_series(&arms, from).into_iter().chain(targets_of_new_series(&lost, from)).collect();
         let scrapes = if new.is_empty() { Scrapes::default() } else { Scrapes::of(&self.samples(&up_selector(&new), window, to).await?) };
         let answers = self.answers(query, to).await.into_iter().map(|answer| answer.ok().flatten()).collect();
-        Ok((Reading { answers, ..reading(&arms, &lost, &scrapes, query, from, to) }, to))
+        let counted = futures::future::try_join_all(query.counters.iter().map(|c| self.counted(c, window, from, to))).await?;
+        Ok((Reading { answers, counted, ..reading(&arms, &lost, &scrapes, query, from, to) }, to))
+    }
+
+    /// What a pair of counters counted of both arms.
+    async fn counted(
+        &self,
+        query: &CountersQuery,
+        window: Duration,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Option<Batch>, SourceProblem> {
+        let sum = async |selector: &str| {
+            let series = self.samples(selector, window, to).await?;
+            let new: Vec<Target> = targets_of_new_series(&series, from).into_iter().collect();
+            let scrapes =
+                if new.is_empty() { Scrapes::default() } else { Scrapes::of(&self.samples(&up_selector(&new), window, to).await?) };
+            Ok::<f64, SourceProblem>(sum_of(&series, &scrapes, from, to))
+        };
+        let of = async |(bad, total): &(String, String)| {
+            let (x, n) = futures::try_join!(sum(bad), sum(total))?;
+            Ok::<Counts, SourceProblem>(Counts { n, x: x.min(n) })
+        };
+        let (canary, stable) = futures::try_join!(of(&query.canary), of(&query.stable))?;
+        Ok(Some(Batch { canary, stable }))
+    }
+
+    /// That stable has the counters of which all are counted: a name that nobody exports would be waited for without end.
+    async fn check_counters(&self, query: &ArmQuery, at: Timestamp) -> Result<(), SourceProblem> {
+        for counters in &query.counters {
+            let total = &counters.stable.1;
+            if self.samples(total, LOOKBACK, at).await?.is_empty() {
+                let what = format!(
+                    "metric {}: {} has no series {total}: check its name and labels, and that it is scraped",
+                    counters.name, self.asker.shown
+                );
+                return Err(SourceProblem::Missing { what });
+            }
+        }
+        Ok(())
     }
 
     /// What the plan's queries answer now; no value, or one that is no number, is none.
@@ -310,6 +351,7 @@ mod tests {
             edges: vec![500.0, 0.5],
             all_edges: false,
             limits: Vec::new(),
+            counters: Vec::new(),
             interval: Duration::from_secs(10),
             source: crate::SourceChoice::Usual,
         };
