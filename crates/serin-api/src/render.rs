@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use serin_core::action::Decision;
 use serin_core::observe::Observation;
 use serin_core::plan::{Plan, Problem, QueryLimit, Scaling, Step};
-use serin_core::reason::{Reason, count, percent};
+use serin_core::reason::{Reason, answer, count, percent};
 use serin_core::state::{Answers, Past, PauseCause, Phase, Rollout, Served, Version};
 use serin_core::stats::{Counts, NumberVerdict, interval};
 use serin_core::units::{Timestamp, Weight};
@@ -243,7 +243,7 @@ fn limit(limit: &QueryLimit, answers: Answers) -> LimitStatus {
     LimitStatus {
         name: clip(&limit.name, 63),
         verdict: verdict.to_string(),
-        last: answers.last.map(|value| clip(&value.to_string(), 40)),
+        last: answers.last.map(|value| clip(&answer(value), 40)),
         good: answers.readings.good().into(),
         needed: limit.limit.in_a_row.max(1).into(),
     }

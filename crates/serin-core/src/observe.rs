@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::stats::Batch;
+use crate::stats::{Batch, Counts};
 use crate::units::{ObjectName, Timestamp, VersionName, Weight};
 
 /// Everything that was read at one instant.
@@ -180,6 +180,26 @@ pub struct Reading {
     pub counted: Vec<Option<Batch>>,
 }
 
+impl Reading {
+    /// What may be remembered: counts that are none, negative or without end would stay in every sum for ever (see `Counts::clean`), and an answer
+    /// without end, as a query that divides by nothing gives it, is the largest number that there is.
+    #[must_use]
+    pub fn clean(&self) -> Self {
+        let alone = |n: f64| Counts::new(n, 0.0).clean().n;
+        Self {
+            from: self.from,
+            to: self.to,
+            stable: self.stable.clean(),
+            canary: self.canary.clean(),
+            history: self.history.iter().map(ArmCounts::clean).collect(),
+            no_healthy_upstream: alone(self.no_healthy_upstream),
+            no_cluster: alone(self.no_cluster),
+            answers: self.answers.iter().map(|a| a.filter(|a| !a.is_nan()).map(|a| a.clamp(f64::MIN, f64::MAX))).collect(),
+            counted: self.counted.iter().map(|c| c.map(Batch::clean)).collect(),
+        }
+    }
+}
+
 /// Requests of one arm, as the callers saw them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ArmCounts {
@@ -195,6 +215,14 @@ pub struct ArmCounts {
 }
 
 impl ArmCounts {
+    /// See `Reading::clean`.
+    #[must_use]
+    pub fn clean(&self) -> Self {
+        let (all, timed) = (Counts::new(self.n, self.errors).clean(), Counts::new(self.timed, 0.0).clean().n);
+        let slower = self.slower.iter().filter(|(edge, _)| edge.is_finite());
+        Self { n: all.n, errors: all.x, timed, slower: slower.map(|(edge, slow)| (*edge, Counts::new(timed, *slow).clean().x)).collect() }
+    }
+
     /// Adds another span's counts of the same arm, edge by edge.
     pub fn add(&mut self, more: &Self) {
         self.n += more.n;

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::stats::{Bursts, MetricTest, NumberLimit, Settings, Test};
-use crate::units::{VersionName, Weight};
+use crate::units::{VersionName, Weight, duration_text};
 
 /// Whether Serin acts, or only decides and records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,7 +301,8 @@ impl Plan {
                                 "only a confirm step waits for an answer: add confirm: true, or leave maxWait out",
                             );
                         } else if longest < hold {
-                            problem(format!("spec.steps[{i}].maxWait"), "shorter than the step's hold");
+                            let hold = duration_text(*hold);
+                            problem(format!("spec.steps[{i}].maxWait"), &format!("shorter than the step's hold, which is {hold}"));
                         }
                     }
                 }

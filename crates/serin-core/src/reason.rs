@@ -229,6 +229,15 @@ fn list(versions: &[VersionName]) -> String {
     versions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// A query's answer: see `Reading::clean`.
+pub fn answer(value: f64) -> String {
+    match value {
+        f64::MAX => "+Inf".into(),
+        f64::MIN => "-Inf".into(),
+        value => value.to_string(),
+    }
+}
+
 fn per_second(rate: f64) -> String {
     if rate >= 10.0 { count(rate) } else { format!("{rate:.2}").trim_end_matches('0').trim_end_matches('.').to_string() }
 }
@@ -453,7 +462,7 @@ impl fmt::Display for Reason {
             }
             Self::WaitsForLimit { metric, last, good, needed } => {
                 write!(f, "waits: {metric} was within its limit {good} times in a row, {needed} are needed")?;
-                last.map_or(Ok(()), |v| write!(f, " (last answer: {v})"))
+                last.map_or(Ok(()), |v| write!(f, " (last answer: {})", answer(v)))
             }
             Self::LimitMissing { metric, times } => {
                 write!(f, "waits: the query of {metric} had no answer {times} times in a row; that is neither good nor bad")
@@ -523,6 +532,7 @@ impl fmt::Display for Reason {
                     (Some(min), Some(max)) => format!("outside {min} to {max}"),
                     (None, None) => "not allowed".to_string(),
                 };
+                let value = answer(*value);
                 write!(f, "{metric} is {value}, {limit}, {times} readings in a row (a limit, not a test: no chance of error can be told)")
             }
             Self::GoesBack { canary, from, why } => write!(f, "{canary} {from} → 0 %: {why}"),

@@ -5,6 +5,7 @@
 //! those are the room of `api`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Map, Value};
@@ -206,8 +207,15 @@ impl Store {
 
     /// All objects of a kind (in one namespace, or in all), by namespace and name, and the resource version of the list.
     pub fn list(&self, resource: &Resource, namespace: Option<&str>) -> (Vec<Object>, u64) {
+        self.list_after(resource, namespace, None)
+    }
+
+    /// The same without those up to a place: namespace and name.
+    pub fn list_after(&self, resource: &Resource, namespace: Option<&str>, after: Option<&(Option<String>, String)>) -> (Vec<Object>, u64) {
         let inner = self.lock();
-        let all = inner.objects.get(resource).into_iter().flatten();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let all =
+            inner.objects.get(resource).into_iter().flat_map(|all| all.range::<(Option<String>, String), _>((from, Bound::Unbounded)));
         let fits = |at: &Option<String>| namespace.is_none_or(|n| at.as_deref() == Some(n));
         (all.filter(|((ns, _), _)| fits(ns)).map(|(_, o)| o.clone()).collect(), inner.version)
     }

@@ -4,6 +4,7 @@
 #[path = "../../../../tests/scenarios/world.rs"]
 mod world;
 
+mod anything;
 mod crd;
 mod mutations;
 mod roundtrip;

@@ -214,7 +214,7 @@ fn phase() -> BoxedStrategy<Phase> {
 }
 
 prop_compose! {
-    fn state()(
+    pub(crate) fn state()(
         seq in any::<u64>(),
         phase in phase(),
         (stable, desired) in (prop::option::of(version()), prop::option::of(name())),

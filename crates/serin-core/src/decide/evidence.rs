@@ -50,7 +50,7 @@ impl Look<'_> {
             // not. A clock that was set back is no reason to count nothing until it has caught up.
             Traffic::Read(reading) if rollout.last_reading.is_some_and(|last| reading.from < last && last <= now.plus(SKEW)) => {}
             Traffic::Read(reading) => {
-                let mut reading = reading.clone();
+                let mut reading = reading.clean();
                 // UH names no version (`docs/istio.md`, section 2): it is the one's that was without a ready pod at some look since the
                 // last reading, where the other never was. Else it is nobody's that is known.
                 match core::mem::replace(&mut rollout.down, down_now) {

@@ -95,23 +95,20 @@ struct Continue {
 pub(super) fn list(api: &Api, call: &Call) -> ApiResult<Response> {
     let accepted = accepted(&call.headers)?;
     let selection = selection(call)?;
-    let (all, mut version) = api.store().list(&convert::stored_as(&call.kind), call.namespace.as_deref());
-    check_version(call, version)?;
     let after: Option<Continue> = call.query.get("continue").map(page).transpose()?;
-    if let Some(page) = &after {
-        version = page.rv;
-    }
+    let (rv, after) = after.map(|page| (page.rv, (page.namespace, page.name))).unzip();
+    let (all, now) = api.store().list_after(&convert::stored_as(&call.kind), call.namespace.as_deref(), after.as_ref());
+    check_version(call, now)?;
+    let version = rv.unwrap_or(now);
     let place = |o: &Object| {
         let meta = &o["metadata"];
         (meta["namespace"].as_str().map(str::to_owned), meta["name"].as_str().unwrap_or_default().to_owned())
     };
     let limit = call.query.number("limit")?.filter(|l| *l > 0).and_then(|l| usize::try_from(l).ok()).unwrap_or(usize::MAX);
-    let mut fitting = all
-        .iter()
-        .filter(|o| after.as_ref().is_none_or(|page| place(o) > (page.namespace.clone(), page.name.clone())))
-        .filter(|o| selection.matches(&shown_for_selection(call, o)));
+    let everything = selection.is_everything();
+    let mut fitting = all.iter().filter(|o| everything || selection.matches(&shown_for_selection(call, o)));
     let items: Vec<Object> = fitting.by_ref().take(limit).map(|o| shown(call, o)).collect();
-    let left = fitting.count();
+    let left = if everything { all.len() - items.len() } else { fitting.count() };
     let mut meta = json!({"resourceVersion": version.to_string()});
     if left > 0
         && let Some(last) = items.last()
@@ -119,7 +116,7 @@ pub(super) fn list(api: &Api, call: &Call) -> ApiResult<Response> {
         let (namespace, name) = place(last);
         let token = serde_json::to_vec(&Continue { rv: version, namespace, name }).unwrap_or_default();
         meta["continue"] = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(token).into();
-        if selection.is_everything() {
+        if everything {
             meta["remainingItemCount"] = left.into();
         }
     }

@@ -1,6 +1,10 @@
 //! What must hold when things die: the controller, at any moment; the canary, before it lives; and an abort with nobody there.
 #![expect(clippy::print_stdout, reason = "what a run tells is for whoever reads its output")]
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serin_core::stats::random::Random;
@@ -130,4 +134,87 @@ fn a_canary_that_is_never_ready_gets_no_request() {
     assert_eq!(lab.weights().get("v2").copied().unwrap_or(0), 0);
     let seen = callers.end();
     assert!(seen.iter().all(|s| s.status == 200 && s.version == "v1"), "{:?}", tally(&seen));
+}
+
+/// A way to the API server that can be cut: connections are reset, and new ones refused by being closed.
+struct Relay {
+    port: u16,
+    cut: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Relay {
+    fn to(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let (cut, open) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let relay = Self { port, cut: cut.clone(), open: open.clone() };
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                if cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(far) = TcpStream::connect(&server) else { continue };
+                for (mut from, mut to) in [
+                    (near.try_clone().expect("a socket"), far.try_clone().expect("a socket")),
+                    (far.try_clone().expect("a socket"), near.try_clone().expect("a socket")),
+                ] {
+                    std::thread::spawn(move || {
+                        let mut buffer = [0; 16 * 1024];
+                        while let Ok(n @ 1..) = from.read(&mut buffer) {
+                            if to.write_all(&buffer[..n]).is_err() {
+                                break;
+                            }
+                        }
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                open.lock().expect("sockets").extend([near, far]);
+            }
+        });
+        relay
+    }
+
+    fn cut(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+        for socket in self.open.lock().expect("sockets").drain(..) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn mend(&self) {
+        self.cut.store(false, Ordering::SeqCst);
+    }
+}
+
+/// As when the API server is restarted, for longer than a lease lasts: nothing moves, nobody fails, and the same process goes on.
+#[test]
+#[ignore = "needs envoy and kubectl"]
+fn an_api_server_that_goes_away_in_the_middle_moves_nothing_and_the_rollout_goes_on() {
+    let _alone = alone();
+    let lab = Lab::up(&[]);
+    article(&lab);
+    let config = std::fs::read_to_string(lab.kubeconfig()).expect("a kubeconfig");
+    let server = config.lines().find_map(|l| l.trim().strip_prefix("server: https://")).expect("a server").trim_matches('"').to_string();
+    let relay = Relay::to(server.clone());
+    let through = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(through.path(), config.replace(&server, &format!("127.0.0.1:{}", relay.port))).expect("written");
+    let mut controller = lab.spawn(&["controller", "--leader-elect", "--kubeconfig", through.path().to_str().expect("a path")]);
+    lab.release("the split is found", |s| s["phase"] == "Paused");
+    let steps = r#"{"spec":{"steps":[{"weight":10,"hold":"6s"},{"weight":50,"hold":"2s","confirm":true}]}}"#;
+    lab.kubectl(&["patch", "canaryrelease", "my-app", "--type=merge", "-p", steps]);
+    let callers = Callers::start(&lab.callers(), 4);
+    assert_eq!(lab.serin(&["resume", "my-app"]).status.code(), Some(0));
+    lab.release("it goes on", |s| s["phase"] == "Progressing");
+    relay.cut();
+    for _ in 0..40 {
+        assert_eq!(lab.weights()["v2"], 10, "a weight moved though nobody could write it");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    relay.mend();
+    let status = lab.release("v2 is promoted", |s| s["phase"] == "Idle" && s["stable"]["version"] == "v2");
+    assert_eq!(status["history"].as_array().map(Vec::len), Some(1), "{status}");
+    assert!(controller.0.try_wait().expect("its status").is_none(), "the controller ended");
+    let seen = callers.end();
+    assert!(seen.iter().all(|s| s.status == 200), "{:?}", tally(&seen));
 }
