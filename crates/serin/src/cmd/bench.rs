@@ -37,6 +37,9 @@ pub(crate) struct BenchArgs {
     /// For rollouts: requests a second
     #[arg(long, value_name = "COUNT", default_value = "500", value_parser = clap::value_parser!(u32).range(1..=5000))]
     rate: u32,
+    /// For rollouts: how many with each kind of fault [default: a twentieth of the runs]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    faults: Option<u32>,
     /// For scale: how many releases; several numbers are several runs
     #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_value = "10,1000,10000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     releases: Vec<u32>,
@@ -87,7 +90,8 @@ pub(crate) async fn run(args: BenchArgs) -> Outcome {
             return Ok(Exit::Done);
         }
         if args.only == Some(What::Rollouts) {
-            super::series::run(&super::series::Series { runs: args.runs, rate: args.rate }).await?;
+            let faults = args.faults.unwrap_or(args.runs.div_ceil(20));
+            super::series::run(&super::series::Series { runs: args.runs, faults, rate: args.rate }).await?;
             return Ok(Exit::Done);
         }
         if wanted(What::Decide) {

@@ -27,6 +27,7 @@ use serin_lab::store::{Key, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ClusterArgs};
+use crate::cmd::install::FEW_ARENAS;
 use crate::exit::Failure;
 use crate::out;
 
@@ -134,6 +135,8 @@ async fn one(scale: &Scale, releases: u32) -> Result<Measured, Failure> {
         .args(["--watched", &format!("{}ms", scale.watched.as_millis()), "--interval", &format!("{}ms", scale.interval.as_millis())])
         .arg("--controller-of")
         .arg(&kubeconfig)
+        // As it is installed.
+        .env(FEW_ARENAS.0, FEW_ARENAS.1)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .kill_on_drop(true)

@@ -25,8 +25,10 @@ use crate::web::Web;
 
 /// What is measured.
 pub(crate) struct Series {
-    /// Healthy versions in a row; of each fault a twentieth of that, and one at least.
+    /// Healthy versions in a row.
     pub(crate) runs: u32,
+    /// Rollouts of each kind of fault.
+    pub(crate) faults: u32,
     /// Requests a second.
     pub(crate) rate: u32,
 }
@@ -119,7 +121,7 @@ pub(crate) async fn run(series: &Series) -> Result<(), Failure> {
     tell(series, &Kind::healthy(), &healthy)?;
     for kind in kinds() {
         let mut ends = Vec::new();
-        for number in 0..series.runs.div_ceil(20) {
+        for number in 0..series.faults {
             let stage = Stage::start(series, kind.quantile, u64::from(number)).await?;
             ends.push(stage.rollout(&kind, "v2").await?);
             stage.stop().await;

