@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use http::Uri;
-use serin_lab::lab::{Lab, LabConfig, LabInfo, default_root, running};
+use serin_lab::api::ServeError;
+use serin_lab::lab::{Lab, LabConfig, LabError, LabInfo, default_root, running};
 use serin_lab::mesh::envoy::{EnvoyError, Found, fetch as fetch_envoy, find as find_envoy};
 
 use crate::exit::Failure;
@@ -66,7 +67,13 @@ impl RunningLab {
             envoy: Some(envoy.clone()),
             ..LabConfig::new(self_exe, std::sync::Arc::new(jiff::Timestamp::now))
         };
-        let lab = Lab::start(config).await.map_err(|e| Failure::new(format!("cannot start the lab: {e}")).hint("serin lab status"))?;
+        let lab = Lab::start(config).await.map_err(|e| {
+            let hint = match &e {
+                LabError::Api(ServeError::Listen { .. }) => "serin lab up    # without --port any free one is taken",
+                _ => "serin lab status",
+            };
+            Failure::new(format!("cannot start the lab: {e}")).hint(hint)
+        })?;
         Ok(Self { lab, envoy, took: begin.elapsed(), _temporary: temporary })
     }
 
