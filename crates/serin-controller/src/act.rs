@@ -320,24 +320,29 @@ impl Hands {
             None | Some((_, SubsetRemoval::Absent)) => Ok(()),
             Some((rule, SubsetRemoval::Patch(patch))) => self.patch_or_refresh(Kind::DestinationRule, &rule, patch.to_value()).await,
             Some((rule, SubsetRemoval::Delete { resource_version })) => {
-                let preconditions = Preconditions { uid: None, resource_version: Some(resource_version) };
-                let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-                match self.api(Kind::DestinationRule, &rule.namespace).delete(&rule.name, &params).await {
-                    Ok(_) => {
-                        self.forget(Kind::DestinationRule, &rule);
-                        Ok(())
-                    }
-                    Err(kube::Error::Api(status)) if status.is_not_found() => {
-                        self.forget(Kind::DestinationRule, &rule);
-                        Ok(())
-                    }
-                    Err(kube::Error::Api(status)) if status.is_conflict() => {
-                        self.refresh(Kind::DestinationRule, &rule).await?;
-                        Err(ActError::Changed(format!("DestinationRule {rule}")))
-                    }
-                    Err(error) => Err(api_error(format!("delete DestinationRule {rule}, whose last subset is of no use"), error)),
-                }
+                let as_seen = Preconditions { uid: None, resource_version: Some(resource_version) };
+                self.delete(Kind::DestinationRule, &rule, as_seen, "whose last subset is of no use").await
             }
+        }
+    }
+
+    /// Deletes an object as it was looked at.
+    async fn delete(&self, kind: Kind, object: &ObjectName, as_seen: Preconditions, why: &str) -> Result<(), ActError> {
+        let params = DeleteParams { preconditions: Some(as_seen), ..DeleteParams::background() };
+        match self.api(kind, &object.namespace).delete(&object.name, &params).await {
+            Ok(_) => {
+                self.forget(kind, object);
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() => {
+                self.forget(kind, object);
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.is_conflict() => {
+                self.refresh(kind, object).await?;
+                Err(ActError::Changed(format!("{kind:?} {object}")))
+            }
+            Err(error) => Err(api_error(format!("delete {kind:?} {object}, {why}"), error)),
         }
     }
 
@@ -370,14 +375,8 @@ impl Hands {
         if known.as_ref() != Some(&project::deployment(&now).hash) {
             return Err(ActError::Changed(format!("Deployment {object}")));
         }
-        let preconditions = Preconditions { uid: now.metadata.uid, resource_version: now.metadata.resource_version };
-        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-        match self.api(Kind::Deployment, &object.namespace).delete(workload, &params).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-            Err(kube::Error::Api(status)) if status.is_conflict() => Err(ActError::Changed(format!("Deployment {object}"))),
-            Err(error) => Err(api_error(format!("delete Deployment {object}, which is replaced (spec.scaling.retireAfter)"), error)),
-        }
+        let as_seen = Preconditions { uid: now.metadata.uid, resource_version: now.metadata.resource_version };
+        self.delete(Kind::Deployment, &object, as_seen, "which is replaced (spec.scaling.retireAfter)").await
     }
 
     /// Tells once: the name says which decision it belongs to, so that a repetition finds it there. Nothing waits for events:

@@ -238,7 +238,8 @@ pub fn answer(value: f64) -> String {
     }
 }
 
-fn per_second(rate: f64) -> String {
+/// A rate as people say it: `4,000`, `12`, `0.25`.
+pub fn per_second(rate: f64) -> String {
     if rate >= 10.0 { count(rate) } else { format!("{rate:.2}").trim_end_matches('0').trim_end_matches('.').to_string() }
 }
 

@@ -37,15 +37,19 @@ impl Rollout {
         (requests > 0.0 && self.read_s >= (plan.spec().interval * READINGS).as_secs_f64()).then(|| requests / self.read_s)
     }
 
+    /// The same, or what stable had before the rollout, where the source remembers.
+    pub fn rate(&self, plan: &Plan) -> Option<f64> {
+        self.measured_rate(plan).or(self.past_rate)
+    }
+
     /// What a metric counts of both versions in a second, as far as that is known.
     fn rate_of(&self, plan: &Plan, metric: usize) -> Option<f64> {
-        let requests = self.measured_rate(plan);
         match plan.metrics().get(metric)?.bad {
-            Bad::Errors | Bad::SlowerThan { .. } | Bad::Quantile { .. } => requests.or(self.past_rate),
+            Bad::Errors | Bad::SlowerThan { .. } | Bad::Quantile { .. } => self.rate(plan),
             // Whatever that is, it need not come with every request.
             Bad::Counted { .. } => {
                 let counted = self.analysis.totals(metric);
-                requests.map(|_| (counted.canary.n + counted.stable.n) / self.read_s).filter(|rate| *rate > 0.0)
+                self.measured_rate(plan).map(|_| (counted.canary.n + counted.stable.n) / self.read_s).filter(|rate| *rate > 0.0)
             }
         }
     }
@@ -146,7 +150,7 @@ impl Look<'_> {
             }
             rollout.warned = true;
             let canary = rollout.canary.name.clone();
-            let rate = rollout.measured_rate(self.plan).or(rollout.past_rate).unwrap_or(0.0);
+            let rate = rollout.rate(self.plan).unwrap_or(0.0);
             let steps = self.plan.spec().steps.len();
             self.tell(
                 Severity::Warning,

@@ -18,7 +18,7 @@ use serin_controller::observe::exposition::samples;
 use serin_controller::observe::increments::{REQUESTS, failed};
 use serin_controller::observe::prometheus::matrix::totals;
 use serin_core::plan::{Plan, Step};
-use serin_core::reason::{Reason, count, percent};
+use serin_core::reason::{Reason, per_second, percent};
 use serin_core::route::ServiceName;
 use serin_core::simulate::{Outcome as Simulated, Run, World, run_once};
 use serin_core::units::{Weight, duration_text};
@@ -109,7 +109,7 @@ pub(crate) async fn run(args: InitArgs, cluster: &ClusterArgs) -> Outcome {
     let outcome = simulated(&plan, &world);
     out::talk(&format!(
         "{} requests a second, {} of them fail{}",
-        round(measured.rate),
+        per_second(measured.rate),
         percent(error_rate),
         if args.rate.is_none() { format!(", as counted over {}", duration_text(span)) } else { String::new() }
     ));
@@ -191,16 +191,12 @@ fn cures(args: &InitArgs, namespace: &str, plan: &Plan, world: &World) -> Result
         let outcome = simulated(plan, &busier);
         if fits(&outcome) {
             let rate = busier.requests_per_s.first().copied().unwrap_or_default();
-            found.push(format!("release when it gets {} requests a second, or send it some: {}", round(rate), forecast(&outcome)));
+            found.push(format!("release when it gets {} requests a second, or send it some: {}", per_second(rate), forecast(&outcome)));
             break;
         }
     }
     found.push("leave out `confirm`: its steps go on after their hold unless something speaks against it, and prove nothing".to_string());
     Ok(found)
-}
-
-fn round(rate: f64) -> String {
-    if rate >= 10.0 { count(rate) } else { format!("{rate:.2}").trim_end_matches('0').trim_end_matches('.').to_string() }
 }
 
 /// What is printed: the defaults in full, so that they can be read and changed.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serin_api::CanaryRelease;
 use serin_api::status::VersionStatus;
 use serin_core::plan::{Plan, Step};
-use serin_core::reason::{count, percent};
+use serin_core::reason::{count, per_second, percent};
 use serin_core::state::{Phase, Rollout, State};
 use serin_core::stats::{Counts, Test, interval};
 use serin_core::units::{Timestamp, duration_text};
@@ -131,6 +131,10 @@ pub(crate) fn view(release: &CanaryRelease, plan: Option<&Plan>, state: Option<&
     }
     view.next = next(plan, state, rollout, now, zone);
     view.remaining = state.until_promoted(plan, now).map(duration_text);
+    view.next.extend(view.remaining.as_ref().map(|remaining| {
+        let rate = rollout.rate(plan).map_or_else(String::new, |rate| format!(" at {} requests a second", per_second(rate)));
+        format!("whole rollout: some {remaining} more{rate}, if {} is as good as {}", rollout.canary.name, rollout.stable.name)
+    }));
     view
 }
 
@@ -295,9 +299,6 @@ pub(crate) fn text(view: &View, colour: bool, zone: &TimeZone) -> String {
     }
     for next in &view.next {
         line("next", next.clone());
-    }
-    if let Some(remaining) = &view.remaining {
-        line("forecast", format!("promoted in some {remaining}, if it is as good as what serves"));
     }
     for note in &view.notes {
         line("note", note.clone());
