@@ -523,6 +523,7 @@ impl World {
             rules: Rules {
                 subsets: self.subsets.iter().filter(|v| self.deployments.contains_key(*v)).map(|v| name(v)).collect(),
                 own: self.own.iter().map(|v| name(v)).collect(),
+                unused: self.own.iter().filter(|v| self.routes.iter().all(|r| !r.weights.contains_key(*v))).map(|v| name(v)).collect(),
                 refusal: self.no_subsets.clone(),
             },
             traffic,

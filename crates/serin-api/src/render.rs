@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 use serin_core::action::Decision;
 use serin_core::observe::Observation;
-use serin_core::plan::{Plan, Problem, QueryLimit, Scaling, Step};
+use serin_core::plan::{Plan, Problem, QueryLimit, Step};
 use serin_core::reason::{Reason, answer, count, percent};
 use serin_core::state::{Answers, Past, PauseCause, Phase, Rollout, Served, Version};
 use serin_core::stats::{Counts, NumberVerdict, interval};
@@ -69,7 +69,7 @@ pub fn status_of(r: &Rendering<'_>) -> CanaryReleaseStatus {
             remaining: state.until_promoted(r.plan, r.now).map(in_seconds),
         }),
         stable: state.stable.as_ref().map(|v| version(v, None)),
-        canary: rollout.map(|x| version(&x.canary, Some(i64::from(pods_needed(r.plan, x))))).or_else(|| failed.map(|v| version(v, None))),
+        canary: rollout.map(|x| version(&x.canary, Some(i64::from(x.pods_needed(r.plan, x.weight.share))))).or_else(|| failed.map(|v| version(v, None))),
         weight: rollout.map(|x| weight(r.seen, x)).or_else(|| failed.map(|v| weight_at_rest(r.seen, v))),
         analysis: rollout.filter(|_| !matches!(state.phase, Phase::Preparing(_))).map(|x| analysis(r.plan, x)),
         checkpoint: Some(checkpoint(state)),
@@ -161,14 +161,6 @@ fn clip(text: &str, most: usize) -> String {
 
 fn counts(c: Counts) -> CountsStatus {
     CountsStatus { requests: whole(c.n), bad: whole(c.x) }
-}
-
-/// Pods that the canary needs for the share it shall have.
-fn pods_needed(plan: &Plan, rollout: &Rollout) -> u32 {
-    match plan.spec().scaling {
-        Scaling::Full => rollout.full_size,
-        Scaling::ByWeight | Scaling::Wait => rollout.weight.share.pods(rollout.full_size).max(1),
-    }
 }
 
 fn weight(seen: &Observation, rollout: &Rollout) -> WeightStatus {

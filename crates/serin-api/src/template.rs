@@ -89,7 +89,8 @@ fn closes_once(text: &str) -> bool {
     let mut chars = inside.char_indices();
     while let Some((at, c)) = chars.next() {
         match (quote, c) {
-            (Some(_), '\\') => drop(chars.next()),
+            // Between backticks a backslash is a backslash.
+            (Some('"' | '\''), '\\') => drop(chars.next()),
             (Some(open), c) if c == open => quote = None,
             (None, '"' | '\'' | '`') => quote = Some(c),
             (None, '}') => return inside[at + 1..].is_empty(),
@@ -121,6 +122,7 @@ mod tests {
             (r#"orders_total{workload="{{ arm.workload }}"} or up"#, "no plain selector"),
             (r#"orders_total{workload="{{ arm.workload }}""#, "no plain selector"),
             (r#"a{w="{{ arm.workload }}"} or b{x="}"#, "no plain selector"),
+            (r#"a{w="{{ arm.workload }}",x=`\`} or up #`}"#, "no plain selector"),
             (r#"1x{workload="{{ arm.workload }}"}"#, "no plain selector"),
             (r#"orders_total{workload="{{ arm.pod }}"}"#, "arm.pod"),
         ] {

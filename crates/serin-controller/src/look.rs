@@ -368,6 +368,8 @@ fn query(looked: &Looked<'_>, decision: &Decision) -> Option<(ArmQuery, Duration
     let query = ArmQuery {
         counters: counters.collect(),
         rollout: rollout.uid.clone(),
+        questions: looked.plan.questions().to_owned(),
+        preparing: matches!(decision.next.phase, Phase::Preparing(_)),
         service: ServiceName::new(&looked.release.service, namespace),
         stable: arm(&rollout.stable),
         canary: arm(&rollout.canary),

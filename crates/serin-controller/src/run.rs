@@ -166,7 +166,7 @@ struct Slot {
 /// What a task did.
 enum Did {
     Turn(Box<Turn>),
-    Poll { rollout: String, polled: Box<Polled> },
+    Poll { rollout: String, questions: String, polled: Box<Polled> },
 }
 
 struct Engine {
@@ -348,7 +348,7 @@ impl Engine {
         let Some((name, polling)) = self.names.remove(&id) else { return };
         match done {
             Ok((_, Did::Turn(turn))) => self.turned(&name, *turn),
-            Ok((_, Did::Poll { rollout, polled })) => self.polled(&name, &rollout, *polled),
+            Ok((_, Did::Poll { rollout, questions, polled })) => self.polled(&name, &rollout, &questions, *polled),
             Err(error) => {
                 // A defect in one release's turn is no reason to leave the others alone.
                 tracing::error!(release = %name, %error, "a turn was broken off");
@@ -451,7 +451,7 @@ impl Engine {
         }
     }
 
-    fn polled(&mut self, name: &ObjectName, rollout: &str, polled: Polled) {
+    fn polled(&mut self, name: &ObjectName, rollout: &str, questions: &str, polled: Polled) {
         let Some(slot) = self.slots.get_mut(name) else { return };
         slot.polling = false;
         // Another rollout asks now, or none.
@@ -459,6 +459,10 @@ impl Engine {
             if slot.phase.is_none() && !slot.turning {
                 self.slots.remove(name);
             }
+            return;
+        }
+        // The plan was changed meanwhile: what was asked for comes with the next answer, from where the last one ended.
+        if slot.query.as_deref().is_some_and(|(query, _)| query.questions != questions) {
             return;
         }
         slot.answer = Some(Box::new(match polled {
@@ -503,13 +507,14 @@ impl Engine {
             return;
         }
         slot.polling = true;
-        let (source, cursor, rollout) = (self.source.clone(), slot.cursor.clone(), query.rollout.clone());
+        let (source, cursor) = (self.source.clone(), slot.cursor.clone());
+        let (rollout, questions) = (query.rollout.clone(), query.questions.clone());
         let metrics = self.metrics.clone();
         let task = self.tasks.spawn(async move {
             let begun = Instant::now();
             let polled = source.poll(query, cursor).await;
             metrics.poll(polled.is_ok(), begun.elapsed());
-            Did::Poll { rollout, polled: Box::new(polled) }
+            Did::Poll { rollout, questions, polled: Box::new(polled) }
         });
         self.names.insert(task.id(), (name.clone(), true));
     }

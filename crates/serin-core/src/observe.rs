@@ -121,6 +121,8 @@ pub struct Rules {
     pub subsets: Vec<VersionName>,
     /// Those of which Serin's own rule has it, whether or not a Deployment carries them.
     pub own: Vec<VersionName>,
+    /// Those of these that no VirtualService names, whatever its routes and layers.
+    pub unused: Vec<VersionName>,
     /// Why Serin may not write a subset that lacks; `None`: it may.
     pub refusal: Option<String>,
 }

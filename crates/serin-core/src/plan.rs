@@ -9,7 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::stats::{Bursts, MetricTest, NumberLimit, Settings, Test};
+use crate::stats::{Bursts, MetricTest, NumberLimit, Settings, Test, default_weights};
 use crate::units::{VersionName, Weight, duration_text};
 
 /// Whether Serin acts, or only decides and records.
@@ -354,15 +354,6 @@ impl Plan {
                 () => {}
             }
         }
-        let errors = spec.metrics.iter().filter(|m| matches!(m.question, Question::Errors(_))).count();
-        let others: usize = spec.metrics.iter().map(|m| bads(&m.question, 0).len()).sum::<usize>() - errors;
-        // Section 5 of the specification: error rate one half, the rest shared equally.
-        let part = |bad: &Bad| match (bad, errors, others) {
-            (Bad::Errors, e, 0) => 1.0 / e as f64,
-            (Bad::Errors, e, _) => 0.5 / e as f64,
-            (Bad::SlowerThan { .. } | Bad::Quantile { .. } | Bad::Counted { .. }, 0, o) => 1.0 / o as f64,
-            (Bad::SlowerThan { .. } | Bad::Quantile { .. } | Bad::Counted { .. }, _, o) => 0.5 / o as f64,
-        };
         let mut metrics: Vec<Metric> = Vec::new();
         let mut counters: Vec<(String, Counters)> = Vec::new();
         for (i, asked) in spec.metrics.iter().enumerate() {
@@ -379,9 +370,12 @@ impl Plan {
                 if metrics.iter().any(|m| m.name == name) {
                     problem(format!("spec.analysis.metrics[{i}].name"), "used twice: each metric needs a name of its own");
                 }
-                let test = MetricTest::new(test, part(&bad));
-                metrics.push(Metric { name, bad, test, warmup: asked.warmup });
+                metrics.push(Metric { name, bad, test: MetricTest::new(test, 0.0), warmup: asked.warmup });
             }
+        }
+        let are_errors: Vec<bool> = metrics.iter().map(|m| m.bad == Bad::Errors).collect();
+        for (metric, weight) in metrics.iter_mut().zip(default_weights(&are_errors)) {
+            metric.test = MetricTest::new(metric.test.test.clone(), weight);
         }
         for (i, limit) in spec.limits.iter().enumerate() {
             if metrics.iter().any(|m| m.name == limit.name) || spec.limits[..i].iter().any(|l| l.name == limit.name) {

@@ -64,6 +64,7 @@ pub enum Reason {
         weight: Weight,
         requests: f64,
         time: Option<Duration>,
+        ninety: Option<Duration>,
         rate: f64,
         within: Duration,
         day: bool,
@@ -391,15 +392,16 @@ impl fmt::Display for Reason {
                 let takes = takes.map_or_else(String::new, |t| format!(", takes some {}", duration_text(t)));
                 write!(f, "{canary} {from} → {to} (step {} of {steps}){takes}", step + 1)
             }
-            Self::TooSlow { canary, step, steps, weight, requests, time, rate, within, day } => {
+            Self::TooSlow { canary, step, steps, weight, requests, time, ninety, rate, within, day } => {
                 write!(f, "step {} of {steps} ({weight}) will hardly be answered: ", step + 1)?;
                 match time {
                     Some(time) => write!(
                         f,
-                        "to show {canary} fit takes about {} requests to it, some {} at {} requests a second",
+                        "to show {canary} fit takes about {} requests to it, some {} at {} requests a second{}",
                         count(*requests),
                         duration_text(*time),
-                        per_second(*rate)
+                        per_second(*rate),
+                        ninety.map_or_else(String::new, |t| format!(", in one of ten cases more than {}", duration_text(t)))
                     )?,
                     None => write!(f, "by stable's own share of bad requests, none can show {canary} fit within these margins and limits")?,
                 }

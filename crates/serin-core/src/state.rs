@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::observe::{RequestAction, SourceProblem};
 use crate::reason::Reason;
 use crate::stats::{Analysis, Counts, NumberReadings, Split};
-use crate::units::{Timestamp, VersionName, Weight};
+use crate::units::{ObjectName, Timestamp, VersionName, Weight};
 
 /// Everything remembered of one CanaryRelease.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,15 +46,26 @@ pub struct State {
     pub added: Vec<Added>,
 }
 
-/// A version whose subset, or whose destination on a route, is Serin's.
+/// A version that Serin named on routes, or whose subset stands in its own rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Added {
     /// The version.
     pub version: VersionName,
+    /// The routes that Serin named it on, and nobody since.
+    pub routes: Vec<ObjectName>,
+    /// Since when it is taken off these. Whoever names it again after that is not fought.
+    pub asked: Option<Timestamp>,
     /// Since when no Deployment carries it.
     pub gone: Option<Timestamp>,
     /// Since when, besides, no route names it.
     pub unnamed: Option<Timestamp>,
+}
+
+impl Added {
+    /// Nothing of it is known yet.
+    pub fn new(version: VersionName) -> Self {
+        Self { version, routes: Vec::new(), asked: None, gone: None, unnamed: None }
+    }
 }
 
 /// What was put back at rest. It is done once: who writes it again is named, and nobody fights.
@@ -137,6 +148,9 @@ pub struct Rollout {
     /// How many seconds the readings span in which these were counted.
     #[serde(default)]
     pub read_s: f64,
+    /// How many of these seconds were judged, since the evidence began.
+    #[serde(default)]
+    pub judged_s: f64,
     /// Requests a second to stable before this rollout, where the source remembers.
     #[serde(default)]
     pub past_rate: Option<f64>,

@@ -193,7 +193,7 @@ fn look() -> BoxedStrategy<(Observation, Vec<bool>, i64)> {
                 at: Timestamp(0),
                 workloads: [a, b, c].into_iter().flatten().collect(),
                 routes,
-                rules: Rules { subsets, own, refusal },
+                rules: Rules { subsets, unused: own.clone(), own, refusal },
                 traffic,
                 requests: request.into_iter().collect(),
                 abort,

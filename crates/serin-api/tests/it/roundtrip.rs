@@ -12,7 +12,7 @@ use serin_core::state::{
     Target, Version,
 };
 use serin_core::stats::{Analysis, Batch, Counting, Counts, MetricTest, NumberLimit, Settings, Split, Test};
-use serin_core::units::{Timestamp, VersionName, Weight};
+use serin_core::units::{ObjectName, Timestamp, VersionName, Weight};
 
 fn name() -> impl Strategy<Value = VersionName> {
     "[a-z0-9]([a-z0-9._-]{0,20}[a-z0-9])?".prop_map(|s| VersionName::new(&s).expect("a label value"))
@@ -148,6 +148,7 @@ fn rollout() -> BoxedStrategy<Rollout> {
                 analysis,
                 split,
                 read_s: served.unattributed,
+                judged_s: served.unattributed / 2.0,
                 past_rate: (served.unattributed > 1.0).then_some(served.unattributed),
                 warned: served.unattributed > 2.0,
                 served,
@@ -221,7 +222,7 @@ prop_compose! {
         judged in prop::collection::vec(version(), 0..3),
         failed in prop::collection::vec(version(), 0..3),
         retirable in prop::collection::vec((name(), at()), 0..3),
-        added in prop::collection::vec((name(), prop::option::of(at()), prop::option::of(at())), 0..3),
+        added in prop::collection::vec((name(), text(), prop::option::of(at()), prop::option::of(at())), 0..3),
         handled in prop::collection::vec((text(), text(), at(), prop::option::of(text())), 0..3),
         history in prop::collection::vec((text(), name(), name(), text(), at(), any::<u32>(), served(), share()), 0..3),
         (rollouts, put_back) in (any::<u64>(), prop::option::of((name(), text(), at(), any::<bool>()).prop_map(|(version, manager, at, seen)| PutBack { version, manager, at, seen }))),
@@ -230,7 +231,10 @@ prop_compose! {
         let history = history.into_iter().map(|(uid, stable, canary, why, started, took, served, highest)| Past {
             uid, stable, canary, outcome: Outcome::RolledBack, why, started, took: Duration::from_millis(u64::from(took)), served, highest,
         }).collect();
-        let added = added.into_iter().map(|(version, gone, unnamed)| Added { version, gone, unnamed }).collect();
+        let added = added.into_iter().map(|(version, name, gone, unnamed)| {
+            let routes = vec![ObjectName { namespace: "shop".into(), name }];
+            Added { version, routes, asked: gone, gone, unnamed }
+        }).collect();
         State { seq, phase, stable, desired, judged, failed, retirable, handled, history, rollouts, put_back, added }
     }
 }

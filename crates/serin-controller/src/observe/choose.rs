@@ -33,9 +33,11 @@ pub enum SourceChoice {
 
 /// Headers that carry a secret.
 const SECRET_HEADERS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+/// Headers that are the connection's own.
+const OWN_HEADERS: [&str; 4] = ["host", "content-length", "transfer-encoding", "connection"];
 
 /// More clients than this of policies that came and went are let go.
-const CLIENTS: usize = 64;
+const CLIENTS: usize = 1024;
 
 /// All sources of a controller, behind one face.
 pub(crate) struct Sources {
@@ -107,7 +109,7 @@ impl Sources {
             (field, error.to_string())
         })?);
         if clients.len() >= CLIENTS {
-            clients.clear();
+            clients.retain(|_, client| Arc::strong_count(client) > 1);
         }
         clients.insert(spec.clone(), client.clone());
         Ok(client)
@@ -120,6 +122,9 @@ fn options(spec: &PrometheusSpec) -> Result<PrometheusOptions, (&'static str, St
             "{name} is a secret, and many may read this object: name this source in the controller's configuration file, with tokenFile"
         );
         return Err((".headers", what));
+    }
+    if let Some(name) = spec.headers.keys().find(|name| OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str())) {
+        return Err((".headers", format!("{name} is the connection's own, and follows from the url: leave it out")));
     }
     let time = |field: &'static str, text: &Option<String>, usual| match text {
         None => Ok(usual),
@@ -186,6 +191,7 @@ mod tests {
             (serde_json::json!({"url": "p:9090"}), ".url", "is no URL of a Prometheus"),
             (serde_json::json!({"url": "http://p", "headers": {"Authorization": "Bearer x"}}), ".headers", "is a secret"),
             (serde_json::json!({"url": "http://p", "headers": {"a b": "x"}}), ".headers", "is no header"),
+            (serde_json::json!({"url": "http://p", "headers": {"Host": "x"}}), ".headers", "the connection's own"),
             (serde_json::json!({"url": "http://p", "timeout": "soon"}), ".timeout", "soon"),
         ] {
             let problem = sources.choose(Some("main"), &policy(prometheus)).expect_err(path);

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::cluster::Cluster;
 use super::increments::{Page, Snapshot, difference};
-use super::source::{ArmQuery, Cursor, MetricSource, Polled, beginning};
+use super::source::{ArmQuery, Cursor, MetricSource, Polled, beginning, root};
 use crate::config::{Clock, now};
 
 /// Above this a reading would cost more than a Prometheus.
@@ -179,13 +179,4 @@ impl MetricSource for Proxies {
         }
         .boxed()
     }
-}
-
-/// The innermost cause, which is the one that says something.
-fn root(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

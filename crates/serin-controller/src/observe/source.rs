@@ -30,6 +30,10 @@ pub struct Arm {
 pub struct ArmQuery {
     /// The rollout that asks; another one begins anew.
     pub rollout: String,
+    /// What the plan wants to know, as `Plan::questions` has it: an answer to another one is none.
+    pub questions: String,
+    /// Nothing moves yet: what cannot be answered is better said now. Later a part that has no answer must not blind the rest.
+    pub preparing: bool,
     /// The service that both arms stand behind.
     pub service: ServiceName,
     /// The version that serves.
@@ -110,6 +114,15 @@ pub fn beginning(at: Timestamp, edges: &[f64]) -> Reading {
         answers: Vec::new(),
         counted: Vec::new(),
     }
+}
+
+/// The innermost cause, which is the one that says something.
+pub(crate) fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 /// The edges, in milliseconds, that every one of these histograms has: each is a name of its own and one of its edges.

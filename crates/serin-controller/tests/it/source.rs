@@ -20,6 +20,8 @@ fn arm(version: &str) -> Arm {
 pub(crate) fn query(edges: &[f64]) -> ArmQuery {
     ArmQuery {
         rollout: "r".into(),
+        questions: String::new(),
+        preparing: true,
         service: ServiceName::new("cart", "shop"),
         stable: arm("v1"),
         canary: arm("v2"),

@@ -12,7 +12,7 @@ use crate::observe::{ArmCounts, Reading, Traffic, Workload};
 use crate::plan::{Bad, Metric, Mode, Plan, QueryLimit};
 use crate::reason::{Measured, Reason};
 use crate::state::{Answers, Down, EndCause, PauseCause, Phase, Rollout};
-use crate::stats::{Analysis, Batch, Counting, Counts, History, MetricTest, NumberVerdict, Test};
+use crate::stats::{Analysis, Batch, Counting, Counts, History, MetricTest, NumberVerdict, Split, Test};
 use crate::units::Weight;
 
 /// Clocks of two machines differ by less; more is a clock that was set back.
@@ -32,16 +32,20 @@ impl Look<'_> {
             return;
         };
         let mut told = Vec::new();
+        let mut answers_this_plan = true;
         if rollout.questions != plan.questions() {
             if !rollout.questions.is_empty() {
                 begin_anew(plan, rollout);
                 told.push(Reason::EvidenceAnew);
+                // What is at hand was asked for by the plan before.
+                answers_this_plan = false;
             }
             rollout.questions = plan.questions().into();
         }
         rollout.down = Down { stable: rollout.down.stable || down_now.stable, canary: rollout.down.canary || down_now.canary };
         match &self.seen.traffic {
             Traffic::NotAsked => {}
+            Traffic::Read(_) if !answers_this_plan => {}
             Traffic::Problem(problem) => {
                 let since = rollout.source.take().map_or(now, |(_, since)| since);
                 rollout.source = Some((problem.clone(), since));
@@ -124,7 +128,8 @@ impl Look<'_> {
         let settings = self.plan.settings();
         let open = self.asking(rollout).find(|i| !rollout.analysis.fitness(*i, &settings).gross_excluded)?;
         let step = rollout.analysis.step_totals(open);
-        if !self.observes() && step.canary.n == 0.0 && step.stable.n >= 12.0 / rollout.weight.share.fraction().max(1e-5) {
+        let reached = step.canary.n > 0.0 || rollout.split.canary() > 0.0;
+        if !self.observes() && !reached && step.stable.n >= 12.0 / rollout.weight.share.fraction().max(1e-5) {
             let (canary, share) = (rollout.canary.name.clone(), rollout.weight.share);
             return Some(Reason::CanaryUnreached { canary, share, stable_requests: step.stable.n });
         }
@@ -149,8 +154,7 @@ impl Look<'_> {
         };
         let share = rollout.weight.share.fraction();
         let more = rollout.analysis.requests_needed(open, &tests, &settings, share);
-        let rate = step_rate(rollout, &measured, self.now);
-        let time = more.zip(rate).map(|(n, r)| core::time::Duration::from_secs_f64((n / r).clamp(1.0, 1e8)));
+        let time = more.filter(|n| *n > 0.0).and_then(|n| rollout.time_for(self.plan, open, n));
         Some(Reason::WaitsForFitness { measured, margin, more, time })
     }
 
@@ -169,7 +173,8 @@ impl Look<'_> {
     pub(super) fn callers_were_refused(&self, rollout: &Rollout) -> bool {
         let Traffic::Read(reading) = &self.seen.traffic else { return false };
         let Some(seen) = rollout.weight.seen else { return false };
-        let settling = self.now.since(seen) <= self.plan.spec().settle + self.plan.spec().interval;
+        // By the reading's own time: a source may be asked some time behind the clock.
+        let settling = reading.from.since(seen) <= self.plan.spec().settle && reading.to > seen;
         reading.no_cluster > 0.0 && settling && rollout.weight.share > rollout.weight.before
     }
 
@@ -247,12 +252,6 @@ fn verb(slow_from: Option<(f64, f64)>) -> String {
     }
 }
 
-/// The canary's requests per second in this step; `None` before the first.
-fn step_rate(rollout: &Rollout, measured: &Measured, now: crate::units::Timestamp) -> Option<f64> {
-    let seconds = now.since(rollout.step_since).as_secs_f64();
-    (measured.canary_counts.n > 0.0 && seconds > 0.0).then(|| measured.canary_counts.n / seconds)
-}
-
 /// What was counted answered other questions (specification, section 11). At 100 % there is nobody left to learn a limit from, so only those
 /// that the plan names stand.
 fn begin_anew(plan: &Plan, rollout: &mut Rollout) {
@@ -262,9 +261,20 @@ fn begin_anew(plan: &Plan, rollout: &mut Rollout) {
     rollout.answers.clear();
     rollout.graded.clear();
     rollout.warned = false;
+    rollout.judged_s = 0.0;
     if let Some(bake) = &mut rollout.bake {
         let own = |t: &MetricTest| if let Test::Limit { max } = t.test { max } else { 1.0 };
         bake.limits = plan.tests().iter().map(own).collect();
+    }
+}
+
+impl Rollout {
+    /// The step's evidence begins: nothing of another step, or of another share, acquits in this one. What speaks for harm stays.
+    pub(super) fn start_evidence(&mut self) {
+        self.analysis.start_step();
+        self.answers.iter_mut().for_each(|a| a.readings.start_step());
+        self.graded.clear();
+        self.split = Split::default();
     }
 }
 
@@ -287,6 +297,7 @@ fn add_evidence(plan: &Plan, rollout: &mut Rollout, reading: &Reading, drifted: 
     let warm = |m: &Metric| m.warmup.is_zero() || rollout.weight.seen.is_some_and(|seen| reading.from >= seen.plus(m.warmup));
     let batches: Vec<Option<Batch>> = plan.metrics().iter().map(|m| warm(m).then(|| batch(plan, rollout, m, reading)).flatten()).collect();
     let dt_s = reading.to.since(reading.from).as_secs_f64();
+    rollout.judged_s += dt_s;
     let tests = rollout.tests(plan);
     note_answers(plan, rollout, reading, counting);
     rollout.analysis.judge(&tests, &plan.settings(), &batches, dt_s, counting);

@@ -2,6 +2,7 @@
 //!
 //! Deliberately decides nothing: a forecast is said, and never obeyed. Its arithmetic is section 8's, in `stats::forecast`.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::Look;
@@ -21,13 +22,22 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Whatever takes longer takes for ever.
 const FOR_EVER: f64 = 1e9;
 
-/// How long one step takes, more likely than not.
+/// How long one step takes from the moment that its weight is seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Forecast {
-    /// Canary requests (or whatever the slowest metric counts) that an answer needs.
+    /// Canary requests (or whatever the slowest metric counts) that an answer needs, more likely than not.
     pub requests: f64,
-    /// From the moment that its weight is seen; `None`: at this rate, or with these margins, never.
+    /// The time of as many; `None`: at this rate, or with these margins, never.
     pub time: Option<Duration>,
+    /// Enough in nine of ten cases.
+    pub ninety: Option<Duration>,
+}
+
+impl Forecast {
+    /// So long, whatever comes.
+    fn fixed(time: Duration) -> Self {
+        Self { requests: 0.0, time: Some(time), ninety: Some(time) }
+    }
 }
 
 impl Rollout {
@@ -43,13 +53,14 @@ impl Rollout {
     }
 
     /// What a metric counts of both versions in a second, as far as that is known.
-    fn rate_of(&self, plan: &Plan, metric: usize) -> Option<f64> {
+    pub(super) fn rate_of(&self, plan: &Plan, metric: usize) -> Option<f64> {
         match plan.metrics().get(metric)?.bad {
             Bad::Errors | Bad::SlowerThan { .. } | Bad::Quantile { .. } => self.rate(plan),
             // Whatever that is, it need not come with every request.
             Bad::Counted { .. } => {
                 let counted = self.analysis.totals(metric);
-                self.measured_rate(plan).map(|_| (counted.canary.n + counted.stable.n) / self.read_s).filter(|rate| *rate > 0.0)
+                let rate = (counted.canary.n + counted.stable.n) / self.judged_s;
+                (rate > 0.0 && self.judged_s >= (plan.spec().interval * READINGS).as_secs_f64()).then_some(rate)
             }
         }
     }
@@ -60,33 +71,48 @@ impl Rollout {
         (seconds < FOR_EVER).then(|| Duration::from_secs_f64(seconds))
     }
 
-    /// What the step of that index, which has not begun, takes if the canary is as good as stable and requests come as they did. `None`: nobody knows yet, or the step
-    /// waits for a person.
+    /// What the step of that index, which has not begun, takes if the canary is as good as stable and requests come as they did. `None`: nobody knows
+    /// yet, or the step waits for a person.
     pub fn forecast(&self, plan: &Plan, index: usize) -> Option<Forecast> {
-        let (weight, hold, confirm) = match plan.step(index)? {
-            Step::Weight { weight, hold, confirm, .. } => (*weight, *hold, *confirm),
-            Step::Pause { time } => return time.map(|time| Forecast { requests: 0.0, time: Some(time) }),
+        let (weight, hold, confirm, graded) = match plan.step(index)? {
+            Step::Weight { weight, hold, confirm, graded, max_wait } => (*weight, *hold, *confirm, max_wait.filter(|_| *graded)),
+            Step::Pause { time } => return time.map(Forecast::fixed),
         };
         let least = hold.max(plan.spec().settle);
         if weight == Weight::ZERO {
-            return Some(Forecast { requests: 0.0, time: Some(least) });
+            return Some(Forecast::fixed(least));
         }
-        let tests = self.tests(plan);
-        let (mut requests, mut longest) = (0.0_f64, 0.0_f64);
-        for (i, (test, metric)) in tests.iter().zip(plan.metrics()).enumerate().filter(|(_, (_, m))| self.asks(plan, m)) {
-            if matches!(metric.bad, Bad::Quantile { .. }) && !self.is_fixed(plan, metric) {
-                return None;
+        let (tests, settings) = (self.tests(plan), plan.settings());
+        let asking = || plan.metrics().iter().enumerate().filter(|(_, m)| self.asks(plan, m));
+        if asking().any(|(_, m)| matches!(m.bad, Bad::Quantile { .. }) && !self.is_fixed(plan, m)) {
+            return None;
+        }
+        let asked = |i: usize| match tests.get(i).map(|t| t.test.clean()) {
+            _ if !confirm => Test::Compare { margin: GROSS_MARGIN, ratio: 1.0 },
+            Some(Test::Compare { margin, ratio }) => {
+                let coarser = graded.and_then(|within| self.coarser(plan, i, weight, within)).map_or(margin, |(_, graded, _)| graded);
+                Test::Compare { margin: coarser, ratio }
             }
-            let asked = if confirm { test.of_fitness() } else { Test::Compare { margin: GROSS_MARGIN, ratio: 1.0 } };
-            let more = self.analysis.requests_from_nothing(i, &asked, &plan.settings(), weight.fraction()).unwrap_or(f64::INFINITY);
-            requests = requests.max(more);
-            let rate = self.rate_of(plan, i)? * weight.fraction();
-            // Right after a new weight requests are left out.
-            let unused = plan.spec().settle.max(metric.warmup);
-            longest = longest.max(more / rate + unused.as_secs_f64());
+            Some(limit @ Test::Limit { .. }) => limit,
+            None => Test::Compare { margin: 1.0, ratio: 1.0 },
+        };
+        let needed: Vec<_> = asking().map(|(i, m)| (i, m, self.analysis.requests_from_nothing(i, &asked(i), &settings, weight.fraction()))).collect();
+        // That nothing would ever suffice follows from stable's own rates, however fast requests come.
+        if needed.iter().any(|(_, _, n)| n.is_none()) {
+            self.rate(plan)?;
+            return Some(Forecast { requests: f64::INFINITY, time: None, ninety: None });
         }
-        let time = (longest < FOR_EVER).then(|| Duration::from_secs_f64(longest).max(least));
-        Some(Forecast { requests, time })
+        let (mut requests, mut median, mut ninety) = (0.0_f64, 0.0_f64, 0.0_f64);
+        for (i, metric, needed) in needed {
+            let (needed, rate) = (needed?, self.rate_of(plan, i)? * weight.fraction());
+            // Right after a new weight requests are left out.
+            let unused = plan.spec().settle.max(metric.warmup).as_secs_f64();
+            requests = requests.max(needed.median);
+            median = median.max(needed.median / rate + unused);
+            ninety = ninety.max(needed.ninety / rate + unused);
+        }
+        let time = |seconds: f64| (seconds < FOR_EVER).then(|| Duration::from_secs_f64(seconds).max(least));
+        Some(Forecast { requests, time: time(median), ninety: time(ninety) })
     }
 
     /// How long the running step's evidence still takes, by its slowest metric.
@@ -144,8 +170,8 @@ impl Look<'_> {
         for index in from..self.plan.spec().steps.len() {
             let Some(Step::Weight { weight, confirm: true, max_wait, .. }) = self.plan.step(index) else { continue };
             let (weight, within) = (*weight, max_wait.unwrap_or(LONGEST));
-            let Some(Forecast { requests, time }) = rollout.forecast(self.plan, index) else { return };
-            if time.is_some_and(|time| time <= within) {
+            let Some(Forecast { requests, time, ninety }) = rollout.forecast(self.plan, index) else { return };
+            if ninety.is_some_and(|ninety| ninety <= within) {
                 continue;
             }
             rollout.warned = true;
@@ -154,7 +180,7 @@ impl Look<'_> {
             let steps = self.plan.spec().steps.len();
             self.tell(
                 Severity::Warning,
-                Reason::TooSlow { canary, step: index, steps, weight, requests, time, rate, within, day: max_wait.is_none() },
+                Reason::TooSlow { canary, step: index, steps, weight, requests, time, ninety, rate, within, day: max_wait.is_none() },
             );
             return;
         }

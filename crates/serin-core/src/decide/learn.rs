@@ -13,11 +13,10 @@ use crate::reason::Reason;
 use crate::state::{Edge, Learnt, Rollout};
 use crate::stats::forecast::{Stream, graded_margin};
 use crate::stats::{Histogram, MetricTest, Test};
-use crate::units::Timestamp;
+use crate::units::{Timestamp, Weight};
 
 /// Stable's latency is learnt from so many intervals where the source does not know the past: five minutes at the usual ten seconds.
 const INTERVALS: u32 = 30;
-/// The rate of requests is known after readings as long as so many intervals.
 /// So many requests beyond the quantile, at least, or nobody knows where it lies.
 const BEYOND: f64 = 10.0;
 
@@ -26,11 +25,13 @@ impl Rollout {
     /// stable's place.
     pub fn tests(&self, plan: &Plan) -> Vec<MetricTest> {
         let mut tests = plan.tests().to_vec();
+        // Whatever became of the step, or of the plan: a coarser margin is the graded step's alone.
+        let graded = matches!(plan.step(self.step), Some(Step::Weight { graded: true, .. }));
         for (i, (test, metric)) in tests.iter_mut().zip(plan.metrics()).enumerate() {
             if let Some(edge) = self.edge(plan, metric) {
                 test.test = Test::Compare { margin: edge.margin, ratio: 1.0 };
             }
-            test.graded = self.graded.get(i).copied().flatten();
+            test.graded = self.graded.get(i).copied().flatten().filter(|_| graded);
             if let Some(max) = self.bake.as_ref().and_then(|bake| bake.limits.get(i)) {
                 *test = MetricTest::new(Test::Limit { max: *max }, test.weight);
             }
@@ -117,7 +118,7 @@ impl Rollout {
             let from = if reading.history.is_empty() { reading.from } else { Timestamp(reading.from.0 - millis(gathering(plan))) };
             let since = since.get_or_insert(from);
             *since = (*since).min(from);
-            for arm in reading.history.iter().chain([&reading.stable]).filter(|arm| arm.timed > 0.0) {
+            for arm in reading.history.iter().chain([&reading.stable]).filter(|arm| arm.timed > 0.0 && !arm.slower.is_empty()) {
                 gather(n, slower, arm);
             }
             if reading.to.since(*since) < gathering(plan) || *n < enough(&asked) || slower.is_empty() {
@@ -135,28 +136,29 @@ impl Rollout {
     /// stable's rate alone, so that nobody can choose by what passes. What counted before was asked for the margin itself, which is asking more.
     pub(super) fn grade(&mut self, plan: &Plan, reading: &Reading) -> Vec<Reason> {
         let Some(Step::Weight { weight, graded: true, max_wait: Some(within), .. }) = plan.step(self.step) else { return Vec::new() };
-        let Some(rate) = self.measured_rate(plan) else { return Vec::new() };
-        if !self.graded.is_empty() || !self.settled(plan, reading) || self.bake.is_some() {
+        if self.measured_rate(plan).is_none() || !self.graded.is_empty() || !self.settled(plan, reading) || self.bake.is_some() {
             return Vec::new();
         }
-        let (settings, mut told) = (plan.settings(), Vec::new());
-        let tests = self.tests(plan);
-        for (i, (test, metric)) in tests.iter().zip(plan.metrics()).enumerate() {
-            let stream = Stream { weight: weight.fraction(), rate, bursts: self.analysis.burst_factor(i) };
-            let chosen = match test.test {
-                Test::Compare { margin, ratio } if self.asks(plan, metric) => {
-                    let p = self.analysis.stable_rate(i).max(1e-6);
-                    let fits = graded_margin(p, margin, ratio, settings.beta, &stream, within.as_secs_f64() / 60.0);
-                    fits.filter(|m| *m > margin).map(|graded| (margin, graded))
-                }
-                Test::Compare { .. } | Test::Limit { .. } => None,
-            };
-            self.graded.push(chosen.map(|(_, graded)| graded));
-            if let Some((margin, graded)) = chosen {
+        let mut told = Vec::new();
+        for (i, metric) in plan.metrics().iter().enumerate() {
+            let chosen = self.coarser(plan, i, *weight, *within);
+            self.graded.push(chosen.map(|(_, graded, _)| graded));
+            if let Some((margin, graded, rate)) = chosen {
                 told.push(Reason::Graded { metric: metric.name.clone(), margin, graded, rate, within: *within });
             }
         }
         told
+    }
+
+    /// A metric's margin, the coarser one that a graded step at this weight would ask for, and the rate by which that follows. `None`: none is coarser.
+    pub(super) fn coarser(&self, plan: &Plan, i: usize, weight: Weight, within: Duration) -> Option<(f64, f64, f64)> {
+        let (metric, tests) = (plan.metrics().get(i)?, self.tests(plan));
+        let Test::Compare { margin, ratio } = tests.get(i)?.test else { return None };
+        let rate = self.rate_of(plan, i).filter(|_| self.asks(plan, metric))?;
+        let stream = Stream { weight: weight.fraction(), rate, bursts: self.analysis.burst_factor(i) };
+        let p = self.analysis.stable_rate(i).max(1e-6);
+        let fits = graded_margin(p, margin, ratio, plan.settings().beta, &stream, within.as_secs_f64() / 60.0)?;
+        (fits > margin).then_some((margin, fits, rate))
     }
 }
 

@@ -12,7 +12,6 @@ use crate::action::{Action, Severity};
 use crate::observe::{Request, RequestAction};
 use crate::reason::Reason;
 use crate::state::{EndCause, Handled, Hurry, PauseCause, Phase, REMEMBERED, Rollout, Target};
-use crate::stats::Split;
 use crate::units::Weight;
 
 /// A request older than this was meant for another situation.
@@ -98,8 +97,9 @@ impl Look<'_> {
                     let effect = format!("{} stays at {}", r.canary, r.weight.share);
                     (Phase::Paused(r, PauseCause::Person { who, why: request.why.clone(), at: self.now }), Ok(effect))
                 }
-                Phase::Promoting(r) if r.weight.share < Weight::ALL => {
-                    let effect = format!("{} stays at {}", r.canary, r.weight.share);
+                // Until every route shows the whole weight there is something to stop.
+                Phase::Promoting(r) if r.weight.share < Weight::ALL || r.weight.seen.is_none() => {
+                    let effect = format!("{} stays at {}", r.canary, r.weight.stands());
                     (Phase::Paused(r, PauseCause::Person { who, why: request.why.clone(), at: self.now }), Ok(effect))
                 }
                 Phase::Paused(r, cause) => {
@@ -164,8 +164,7 @@ impl Look<'_> {
         if from != to || r.weight.share != to {
             r.weight = Target { share: to, before: from, seen: None };
             r.step_since = self.now;
-            r.split = Split::default();
-            r.analysis.start_step();
+            r.start_evidence();
         }
         (Phase::Paused(r, cause), Ok(effect))
     }
@@ -251,11 +250,11 @@ impl Look<'_> {
         let effect = format!("{} {before} → {share}", r.canary);
         if before != share {
             r.weight = Target { share, before, seen: None };
-            r.step_since = self.now;
         }
-        if matches!(cause, PauseCause::Adopted) {
-            // The evidence of a rollout that was found begins with the consent to go on.
+        // What was seen at another share says nothing of this one; and the evidence of a rollout that was found begins with the consent to go on.
+        if before != share || matches!(cause, PauseCause::Adopted) {
             r.step_since = self.now;
+            r.start_evidence();
         }
         (if promoting { Phase::Promoting(r) } else { Phase::Progressing(r) }, Ok(effect))
     }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::{Look, version_of};
 use crate::action::{Action, Guard, Severity};
-use crate::observe::{Route, Workload};
+use crate::observe::Workload;
 use crate::plan::Step;
 use crate::reason::Reason;
 use crate::state::{Added, Down, Hurry, Outcome, PauseCause, Phase, PutBack, Rollout, Served, State, Target, Version};
@@ -61,8 +61,6 @@ impl Look<'_> {
         // Nor does a wish that stood before Serin came, or before its memory was lost, start anything.
         self.next.desired = self.plan.spec().desired.clone();
         self.next.stable = Some(stable.clone());
-        // What stands in Serin's own rule is Serin's, whatever became of its memory.
-        self.next.added = self.seen.rules.own.iter().map(|v| Added { version: v.clone(), gone: None, unnamed: None }).collect();
         let Some((version, share)) = canary else {
             self.tell(Severity::Normal, Reason::Serving { stable: stable.name });
             self.again();
@@ -162,47 +160,70 @@ impl Look<'_> {
     }
 
     /// Takes away what Serin had added so that callers could reach a version, once no Deployment carries it any more: first off the routes, then,
-    /// when that has settled, out of its own rule.
+    /// when that has settled and nobody else names it, out of its own rule.
     fn take_off(&mut self) {
         if self.observes() || self.brake().is_some() {
             return;
         }
-        let settle = self.plan.spec().settle;
         let mut added = core::mem::take(&mut self.next.added);
-        added.retain_mut(|entry| {
-            let version = &entry.version;
-            let serves = self.next.stable.as_ref().is_some_and(|s| s.name == *version);
-            if serves || self.seen.workloads.iter().any(|w| w.version == *version) {
-                (entry.gone, entry.unnamed) = (None, None);
-                return true;
+        // What stands in Serin's own rule is Serin's, whatever became of its memory.
+        for version in &self.seen.rules.own {
+            if !self.is_wanted(version) && !added.iter().any(|a| a.version == *version) {
+                added.push(Added::new(version.clone()));
             }
-            // Replaced by force, a Deployment is gone for a moment.
-            let gone = *entry.gone.get_or_insert(self.now);
-            if self.now < gone.plus(settle) {
-                self.wake(gone.plus(settle));
-                return true;
-            }
-            let names = |r: &&Route| r.splits.iter().any(|s| s.share(version).is_some());
-            if let Some(route) = self.seen.routes.iter().find(names) {
-                let (route, version) = (route.object.clone(), version.clone());
-                self.tell(Severity::Normal, Reason::TakenOff { version: version.clone(), from: format!("VirtualService {route}") });
-                self.actions.push(Action::RemoveDestination { route, version });
-                entry.unnamed = None;
-                return true;
-            }
-            if !self.seen.rules.own.contains(version) {
-                return false;
-            }
-            let unnamed = *entry.unnamed.get_or_insert(self.now);
-            if self.now < unnamed.plus(settle) {
-                self.wake(unnamed.plus(settle));
-                return true;
-            }
-            self.tell(Severity::Normal, Reason::TakenOff { version: version.clone(), from: "Serin's own DestinationRule".into() });
-            self.actions.push(Action::RemoveSubset { version: version.clone() });
-            true
-        });
+        }
+        added.retain_mut(|entry| self.still_added(entry));
         self.next.added = added;
+    }
+
+    /// Whether a version serves, or could.
+    fn is_wanted(&self, version: &VersionName) -> bool {
+        self.next.stable.as_ref().is_some_and(|s| s.name == *version) || self.seen.workloads.iter().any(|w| w.version == *version)
+    }
+
+    /// One version that was made reachable: asks for what is to be taken away next; `false` once nothing is left of it.
+    fn still_added(&mut self, entry: &mut Added) -> bool {
+        let version = entry.version.clone();
+        if self.is_wanted(&version) {
+            (entry.asked, entry.gone, entry.unnamed) = (None, None, None);
+            return !entry.routes.is_empty();
+        }
+        // Replaced by force, a Deployment is gone for a moment.
+        let settle = self.plan.spec().settle;
+        let gone = *entry.gone.get_or_insert(self.now);
+        if self.now < gone.plus(settle) {
+            self.wake(gone.plus(settle));
+            return true;
+        }
+        let (seen, asked) = (self.seen, entry.asked);
+        entry.routes.retain(|name| {
+            let Some(route) = seen.routes.iter().find(|r| r.object == *name) else { return false };
+            let mut naming = route.splits.iter().filter(|s| s.share(&version).is_some()).peekable();
+            let by_another = asked.is_some_and(|asked| route.manager.as_ref().is_some_and(|(_, at)| *at > asked));
+            // The only destination of a route cannot be taken off it.
+            naming.peek().is_some() && naming.all(|s| s.shares.len() > 1) && !by_another
+        });
+        if let Some(route) = entry.routes.first().cloned() {
+            entry.asked = Some(asked.unwrap_or(self.now));
+            self.tell(Severity::Normal, Reason::TakenOff { version: version.clone(), from: format!("VirtualService {route}") });
+            self.actions.push(Action::RemoveDestination { route, version });
+            return true;
+        }
+        if !self.seen.rules.own.contains(&version) {
+            return false;
+        }
+        if !self.seen.rules.unused.contains(&version) {
+            entry.unnamed = None;
+            return true;
+        }
+        let unnamed = *entry.unnamed.get_or_insert(self.now);
+        if self.now < unnamed.plus(settle) {
+            self.wake(unnamed.plus(settle));
+            return true;
+        }
+        self.tell(Severity::Normal, Reason::TakenOff { version: version.clone(), from: "Serin's own DestinationRule".into() });
+        self.actions.push(Action::RemoveSubset { version });
+        true
     }
 
     /// Observed, stable is whichever version was given every request.
@@ -321,6 +342,7 @@ impl Look<'_> {
             split: Split::default(),
             served: Served::default(),
             read_s: 0.0,
+            judged_s: 0.0,
             past_rate: None,
             warned: false,
             last_traffic: None,

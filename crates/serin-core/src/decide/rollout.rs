@@ -122,9 +122,14 @@ impl Look<'_> {
             return if left.is_zero() { Answer::Leave } else { self.stay_because(Reason::Holds { canary: canary(), share, left }) };
         }
         if let Some(reason) = self.disturbed(rollout) {
-            // Without any request there is nobody to harm; the plan may say that this is enough.
-            let quiet = matches!(reason, Reason::NoTraffic { .. }) && self.plan.spec().on_no_traffic == OnNoTraffic::Proceed;
-            return if quiet && left.is_zero() { Answer::Leave } else { self.stay_because(reason) };
+            if !self.may_be_quiet(&reason) {
+                return self.stay_because(reason);
+            }
+            return match self.doubt(rollout) {
+                Some(doubt) => self.stay_because(doubt),
+                None if left.is_zero() => Answer::Leave,
+                None => self.stay_because(reason),
+            };
         }
         if left > Duration::ZERO {
             return self.stay_because(Reason::Holds { canary: canary(), share, left });
@@ -169,17 +174,29 @@ impl Look<'_> {
         }
         let quiet_since = rollout.last_traffic.map_or(rollout.step_since, |t| t.max(rollout.step_since));
         let patience = QUIET.max(self.plan.spec().interval * 3);
-        if self.now.since(quiet_since) >= patience {
+        // A source may be asked some time behind the clock: quiet is what was read, not what could not be read yet.
+        let read_until = rollout.last_reading.unwrap_or(self.now);
+        if read_until.since(quiet_since) >= patience {
             return Some(Reason::NoTraffic {
                 service: "the service".into(),
                 since: self.now.since(quiet_since),
                 last: rollout.last_traffic,
             });
         }
+        self.doubt(rollout)
+    }
+
+    /// What speaks against going on, whether or not anybody calls.
+    fn doubt(&self, rollout: &Rollout) -> Option<Reason> {
         if rollout.refused_at.is_some_and(|at| self.now.since(at) < self.plan.spec().interval * 3) {
             return Some(Reason::Unattributed { requests: rollout.served.unattributed });
         }
         self.limit_missing(rollout).or_else(|| self.split_reason(rollout)).or_else(|| self.suspicion(rollout))
+    }
+
+    /// Without any request there is nobody to harm; the plan may say that this is enough.
+    fn may_be_quiet(&self, reason: &Reason) -> bool {
+        matches!(reason, Reason::NoTraffic { .. }) && self.plan.spec().on_no_traffic == OnNoTraffic::Proceed
     }
 
     fn braked_or_stable_down(&self, rollout: &Rollout) -> Option<Reason> {
@@ -227,9 +244,7 @@ impl Look<'_> {
         self.foretell(&mut rollout, step);
         rollout.step = step;
         self.aim(&mut rollout, to);
-        rollout.analysis.start_step();
-        rollout.answers.iter_mut().for_each(|a| a.readings.start_step());
-        rollout.graded.clear();
+        rollout.start_evidence();
         if let Hurry::Step { .. } = rollout.hurry {
             rollout.hurry = Hurry::No;
         }
@@ -258,6 +273,8 @@ impl Look<'_> {
             return self.end(rollout, end, |rollout| Phase::Paused(rollout, cause));
         }
         match (&cause, self.shown(&rollout)) {
+            // Of a route without managed fields nobody knows when it was written: a pause that is known is not told anew at each look.
+            (PauseCause::Drift { manager, to: known, .. }, Shown::Drift { to, .. }) if *known == to && *manager == self.manager() => {}
             (PauseCause::Drift { .. }, Shown::Drift { to, at }) => {
                 let cause = self.drifted(to, at);
                 self.say(Reason::Paused { why: cause.to_string() });
@@ -303,8 +320,9 @@ impl Look<'_> {
             return self.end(rollout, cause, Phase::Promoting);
         }
         if rollout.weight.share < Weight::ALL {
-            if let Some(brake) = self.brake() {
-                self.say(brake);
+            // Between the last answer and now pods may have been waited for, and more readings have come.
+            if let Some(reason) = self.brake().or_else(|| self.suspicion(&rollout)) {
+                self.say(reason);
             } else if self.ready_for(&rollout, Weight::ALL) {
                 let (canary, from) = (rollout.canary.name.clone(), rollout.weight.share);
                 self.aim(&mut rollout, Weight::ALL);
@@ -320,7 +338,9 @@ impl Look<'_> {
                 return Phase::Paused(rollout, cause);
             }
             Shown::NotYet => {
-                if self.ready_for(&rollout, Weight::ALL) {
+                if let Some(brake) = self.brake() {
+                    self.say(brake);
+                } else if self.ready_for(&rollout, Weight::ALL) {
                     self.raise(&rollout);
                 }
                 return Phase::Promoting(rollout);
@@ -347,8 +367,8 @@ impl Look<'_> {
         }
         if let Some(reason) = self.disturbed(&rollout) {
             // What was not watched is not baked; only a plan that says so takes silence for an answer.
-            let quiet = matches!(reason, Reason::NoTraffic { .. }) && self.plan.spec().on_no_traffic == OnNoTraffic::Proceed;
-            if !quiet {
+            let doubt = if self.may_be_quiet(&reason) { self.doubt(&rollout) } else { Some(reason) };
+            if let Some(reason) = doubt {
                 self.say(reason);
                 return Phase::Promoting(rollout);
             }

@@ -5,10 +5,10 @@
 use super::Look;
 use crate::action::{Action, Guard};
 use crate::observe::{Route, Workload};
-use crate::plan::{Scaling, SubsetHome};
+use crate::plan::{Plan, Scaling, SubsetHome};
 use crate::reason::Reason;
 use crate::state::{Added, PauseCause, Rollout};
-use crate::units::{Timestamp, VersionName, Weight};
+use crate::units::{ObjectName, Timestamp, VersionName, Weight};
 
 /// How the routes stand to the share that they shall have.
 pub(super) enum Shown {
@@ -18,6 +18,16 @@ pub(super) enum Shown {
     NotYet,
     /// Somebody else wrote another share.
     Drift { to: Weight, at: Timestamp },
+}
+
+impl Rollout {
+    /// Pods for `share` of stable's size when the rollout began (design, "Capacity"). At least one, or there is nobody to answer.
+    pub fn pods_needed(&self, plan: &Plan, share: Weight) -> u32 {
+        match plan.spec().scaling {
+            Scaling::Full => self.full_size,
+            Scaling::ByWeight | Scaling::Wait => share.pods(self.full_size).max(1),
+        }
+    }
 }
 
 impl Look<'_> {
@@ -41,7 +51,6 @@ impl Look<'_> {
             SubsetHome::Companion => self.seen.rules.refusal.clone(),
         };
         if refusal.is_none() {
-            self.note_added(&canary);
             self.actions.push(Action::EnsureSubset { stable: rollout.stable.name.clone(), canary: canary.clone() });
         }
         self.say(Reason::WaitsForSubset { canary, refusal });
@@ -60,22 +69,21 @@ impl Look<'_> {
         };
         let (stable, canary, route) = (rollout.stable.name.clone(), canary.clone(), route.object.clone());
         self.say(Reason::WaitsForDestination { canary: canary.clone(), route: alloc::format!("{route}") });
-        self.note_added(&canary);
+        self.note_added(&canary, &route);
         self.actions.push(Action::EnsureDestination { route, stable, canary });
         false
     }
 
-    fn note_added(&mut self, version: &VersionName) {
-        if !self.next.added.iter().any(|a| a.version == *version) {
-            self.next.added.push(Added { version: version.clone(), gone: None, unnamed: None });
+    /// What is added here is taken away again once the version is gone.
+    fn note_added(&mut self, version: &VersionName, route: &ObjectName) {
+        let added = &mut self.next.added;
+        let known = added.iter().position(|a| a.version == *version);
+        if known.is_none() {
+            added.push(Added::new(version.clone()));
         }
-    }
-
-    /// Pods for `share` of stable's size when the rollout began (design, "Capacity"). At least one, or there is nobody to answer.
-    pub(super) fn pods_needed(&self, rollout: &Rollout, share: Weight) -> u32 {
-        match self.plan.spec().scaling {
-            Scaling::Full => rollout.full_size,
-            Scaling::ByWeight | Scaling::Wait => share.pods(rollout.full_size).max(1),
+        let at = known.unwrap_or(added.len() - 1);
+        if !added[at].routes.contains(route) {
+            added[at].routes.push(route.clone());
         }
     }
 
@@ -83,7 +91,7 @@ impl Look<'_> {
         if self.observes() {
             return true;
         }
-        let needed = self.pods_needed(rollout, share);
+        let needed = rollout.pods_needed(self.plan, share);
         let Some(canary) = self.workload(&rollout.canary) else { return false };
         if canary.capacity() >= needed {
             return true;

@@ -14,7 +14,7 @@ use core::borrow::Borrow;
 
 use serde_json::Value;
 
-use super::companion::{Permission, Reach, SubsetPlan, SubsetRemoval, Version, ensure_subset, is_companion, remove_subset};
+use super::companion::{Permission, Reach, SubsetPlan, SubsetRemoval, Version, ensure_subset, is_companion, remove_subset, uses};
 use super::conflict::{is_delegate, mesh_route, reached_by_match_only, roots_of, same_host, unused_delegate};
 use super::host::ServiceName;
 use super::json::{age_key, list, namespace, object_name, text};
@@ -251,8 +251,12 @@ impl Network<'_> {
             false => None,
         };
         let own = self.own_rule().map(|rule| list(rule, "/spec/subsets")).unwrap_or_default();
-        let own = own.iter().filter_map(|s| text(s, "/name")).filter_map(|subset| self.version_of(subset)).collect();
-        observe::Rules { subsets: there.into_iter().cloned().collect(), own, refusal }
+        let own = own.iter().filter_map(|s| text(s, "/name")).filter_map(|subset| Some((self.version_of(subset)?, subset)));
+        let own: Vec<(VersionName, &str)> = own.collect();
+        let unused = own.iter().filter(|(_, subset)| uses(&self.all_routes, &Target::subset(self.service, *subset)).is_empty());
+        let unused = unused.map(|(version, _)| version.clone()).collect();
+        let own = own.iter().map(|(version, _)| version.clone()).collect();
+        observe::Rules { subsets: there.into_iter().cloned().collect(), own, unused, refusal }
     }
 
     /// Serin's own rule for the service.

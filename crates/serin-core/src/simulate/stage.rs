@@ -157,7 +157,7 @@ impl<'a> Stage<'a> {
             at: START,
             workloads: vec![workload(&stable, -2)],
             routes: vec![route],
-            rules: Rules { subsets: vec![stable, canary.clone()], own: Vec::new(), refusal: None },
+            rules: Rules { subsets: vec![stable, canary.clone()], own: Vec::new(), unused: Vec::new(), refusal: None },
             traffic: Traffic::NotAsked,
             requests: Vec::new(),
             abort: None,

@@ -159,15 +159,16 @@ impl Analysis {
         self.more(metric, &Test::Compare { margin: GROSS_MARGIN, ratio: 1.0 }, evidence, s, weight)
     }
 
-    /// Canary requests until a step that has not begun probably shows as much by this test. `None` where it never would.
-    pub fn requests_from_nothing(&self, metric: usize, test: &Test, s: &Settings, weight: f64) -> Option<f64> {
+    /// Canary requests until a step that has not begun shows as much by this test. `None` where it never would.
+    pub fn requests_from_nothing(&self, metric: usize, test: &Test, s: &Settings, weight: f64) -> Option<Needed> {
         let p = self.stable_rate(metric);
         self.more_at(metric, test, (p, p), &PassEvidence::default(), s, weight)
     }
 
     fn more(&self, metric: usize, test: &Test, evidence: &PassEvidence, s: &Settings, weight: f64) -> Option<f64> {
         let canary = self.totals(metric).canary.plus(super::Counts::new(100.0, 0.5)).rate();
-        self.more_at(metric, test, (self.stable_rate(metric), canary), evidence, s, weight)
+        let needed = self.more_at(metric, test, (self.stable_rate(metric), canary), evidence, s, weight)?;
+        Some(libm::ceil(needed.median))
     }
 
     /// `stable` is what a comparison takes for both, `canary` what is held against a limit.
@@ -179,7 +180,7 @@ impl Analysis {
         evidence: &PassEvidence,
         s: &Settings,
         weight: f64,
-    ) -> Option<f64> {
+    ) -> Option<Needed> {
         let speed = match test.clean() {
             Test::Compare { margin, ratio } => pass_speed(stable, weight, margin, ratio),
             Test::Limit { max } => limit_pass_speed(canary, max),
@@ -188,7 +189,8 @@ impl Analysis {
         let there = evidence.ln_best().max(evidence.ln_e());
         let open = (pass_evidence_needed(s.beta) - there).max(0.0);
         let bursts = self.pass_burst_factor(metric, s.bursts);
-        Some(libm::ceil(needed(speed, open).median * bursts))
+        let Needed { least, median, ninety } = needed(speed, open);
+        Some(Needed { least: least * bursts, median: median * bursts, ninety: ninety * bursts })
     }
 }
 

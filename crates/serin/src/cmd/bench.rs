@@ -365,7 +365,7 @@ fn observation(now: Timestamp, shares: &[(&str, u32)]) -> Result<Observation, Fa
     };
     Ok(Observation {
         at: now,
-        rules: Rules { subsets: workloads.iter().map(|w| w.version.clone()).collect(), own: Vec::new(), refusal: None },
+        rules: Rules { subsets: workloads.iter().map(|w| w.version.clone()).collect(), own: Vec::new(), unused: Vec::new(), refusal: None },
         workloads,
         routes: vec![Route {
             object: ObjectName { namespace: "default".into(), name: "my-app".into() },

@@ -107,6 +107,8 @@ fn play(args: &ReplayArgs, mut series: Vec<Series>) -> Outcome {
     let (named, all_edges) = plan.edges();
     let query = ArmQuery {
         rollout: "replay".into(),
+        questions: plan.questions().to_owned(),
+        preparing: false,
         service: ServiceName::new("replay", &stable.namespace),
         stable: arm(&stable)?,
         canary: arm(&canary)?,

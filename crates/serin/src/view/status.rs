@@ -386,6 +386,7 @@ mod tests {
             split,
             served: Served::default(),
             read_s: 0.0,
+            judged_s: 0.0,
             past_rate: None,
             warned: false,
             last_traffic: None,

@@ -18,6 +18,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
 use super::matrix::Series;
 
+use crate::observe::source::root;
+
 /// Where a Prometheus, or whatever answers as one does (Thanos, Mimir, VictoriaMetrics), is, and how it is asked.
 #[derive(Clone, Debug)]
 pub struct PrometheusOptions {
@@ -203,15 +205,6 @@ impl Asker {
 
 fn clip(text: &str) -> String {
     text.chars().take(300).collect()
-}
-
-/// The innermost cause, which is the one that says something.
-fn root(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 /// What https trusts and shows. Without https nothing of it is needed, and a machine without certificates will do.

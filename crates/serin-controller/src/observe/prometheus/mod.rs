@@ -19,7 +19,7 @@ use serin_core::units::Timestamp;
 use self::client::Asker;
 pub use self::client::{OptionsError, PrometheusOptions, REPLICA_LABELS};
 use self::matrix::{
-    Scrapes, Series, Target, deduplicated, history, missing_edge, missing_label, newest, reading, sum_of, targets_of_new_series, usual_gap,
+    Scrapes, Series, Target, deduplicated, history, missing_edge, missing_label, newest, of_one_replica, reading, sum_of, targets_of_new_series, usual_gap,
 };
 use super::source::{ArmQuery, CountersQuery, Cursor, MetricSource, Polled, beginning};
 use crate::config::{Clock, now};
@@ -62,20 +62,23 @@ impl Prometheus {
         let window = if cursor.is_some() { to.since(from) + LOOKBACK } else { PAST };
         let (of_arms, of_nobody) = (arms_selector(query), lost_selector(query));
         let (arms, lost) = futures::try_join!(self.samples(&of_arms, window, to), self.samples(&of_nobody, window, to))?;
+        let [arms, lost] = [arms, lost].map(|series| of_one_replica(series, &self.replica_labels, from, to));
         self.check(query, &arms, to).await?;
         let Some(from) = cursor else {
-            // A query that cannot be answered is better told before the first step. Later it must not blind the tests: then it is no answer.
-            for answer in self.answers(query, to).await {
-                answer?;
+            if query.preparing {
+                for answer in self.answers(query, to).await {
+                    answer?;
+                }
+                self.check_counters(query, to).await?;
             }
-            self.check_counters(query, to).await?;
             let past = Timestamp(to.0 - i64::try_from(PAST.as_millis()).unwrap_or(0));
             return Ok((Reading { history: history(&arms, query, past, to), ..beginning(to, &query.edges) }, to));
         };
         let new: Vec<Target> = targets_of_new_series(&arms, from).into_iter().chain(targets_of_new_series(&lost, from)).collect();
         let scrapes = if new.is_empty() { Scrapes::default() } else { Scrapes::of(&self.samples(&up_selector(&new), window, to).await?) };
         let answers = self.answers(query, to).await.into_iter().map(|answer| answer.ok().flatten()).collect();
-        let counted = futures::future::try_join_all(query.counters.iter().map(|c| self.counted(c, window, from, to))).await?;
+        let counted = futures::future::join_all(query.counters.iter().map(|c| self.counted(c, window, from, to))).await;
+        let counted = counted.into_iter().map(Result::ok).collect();
         Ok((Reading { answers, counted, ..reading(&arms, &lost, &scrapes, query, from, to) }, to))
     }
 
@@ -86,9 +89,9 @@ impl Prometheus {
         window: Duration,
         from: Timestamp,
         to: Timestamp,
-    ) -> Result<Option<Batch>, SourceProblem> {
+    ) -> Result<Batch, SourceProblem> {
         let sum = async |selector: &str| {
-            let series = self.samples(selector, window, to).await?;
+            let series = of_one_replica(self.samples(selector, window, to).await?, &self.replica_labels, from, to);
             let new: Vec<Target> = targets_of_new_series(&series, from).into_iter().collect();
             let scrapes =
                 if new.is_empty() { Scrapes::default() } else { Scrapes::of(&self.samples(&up_selector(&new), window, to).await?) };
@@ -99,7 +102,7 @@ impl Prometheus {
             Ok::<Counts, SourceProblem>(Counts { n, x: x.min(n) })
         };
         let (canary, stable) = futures::try_join!(of(&query.canary), of(&query.stable))?;
-        Ok(Some(Batch { canary, stable }))
+        Ok(Batch { canary, stable })
     }
 
     /// That stable has the counters of which all are counted: a name that nobody exports would be waited for without end.
@@ -154,13 +157,12 @@ impl Prometheus {
                 known.values.extend(series.values.into_iter().filter(|(at, _)| *at > last));
             }
         }
-        Ok(all.into_values().collect())
+        Ok(deduplicated(all.into_values().collect(), &self.replica_labels))
     }
 
     async fn samples(&self, selector: &str, window: Duration, at: Timestamp) -> Result<Vec<Series>, SourceProblem> {
         let query = format!("{selector}[{}s]", window.as_secs().max(1));
-        let series = self.asker.samples(&query, seconds(at)).await.map_err(|what| self.unreachable(&what))?;
-        Ok(deduplicated(series, &self.replica_labels))
+        self.asker.samples(&query, seconds(at)).await.map_err(|what| self.unreachable(&what))
     }
 
     fn unreachable(&self, what: &str) -> SourceProblem {
@@ -345,6 +347,8 @@ mod tests {
         };
         let query = ArmQuery {
             rollout: "r".into(),
+            questions: String::new(),
+            preparing: true,
             service: ServiceName::new("cart", "shop"),
             stable: arm("cart.v1"),
             canary: arm("x\"} or vector(1)\n"),
