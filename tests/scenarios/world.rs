@@ -110,6 +110,10 @@ pub(crate) struct Change {
     /// A person's request: `resume`, `promote`, `promote --full`, `pause`, `retry`, `abort`, `abort --force`,
     /// `set-weight 30%`, `rollback`, `rollback --now`.
     pub(crate) request: Option<String>,
+    /// The request's id, if not one of its own.
+    pub(crate) id: Option<String>,
+    /// Whether the Service selects none of the pods, as its selector is written wrong.
+    pub(crate) hidden: Option<bool>,
     /// The rollout the request means, if not whatever runs.
     pub(crate) rollout: Option<String>,
     /// The step the request means, from 1, if not whatever runs.
@@ -248,6 +252,8 @@ pub(crate) struct World {
     nc_total: f64,
     uh_total: f64,
     next_request: u32,
+    /// Whether the Service selects nobody.
+    pub(crate) hidden: bool,
     then: Vec<Change>,
 }
 
@@ -284,6 +290,7 @@ impl World {
             nc_total: 0.0,
             uh_total: 0.0,
             next_request: 1,
+            hidden: false,
             then: story.then.clone(),
         };
         let weights: BTreeMap<String, u32> = story.versions.iter().filter_map(|(v, d)| Some((v.clone(), d.weight?))).collect();
@@ -409,6 +416,7 @@ impl World {
                 route.manager = Some((change.by.clone().unwrap_or_else(|| "kubectl-edit".into()), now));
             }
         }
+        self.hidden = change.hidden.unwrap_or(self.hidden);
         if let Some(request) = &change.request {
             let action = match request.as_str() {
                 "resume" => RequestAction::Resume,
@@ -425,7 +433,7 @@ impl World {
                     _ => panic!("no such request: {other}"),
                 },
             };
-            let id = format!("r{}", self.next_request);
+            let id = change.id.clone().unwrap_or_else(|| format!("r{}", self.next_request));
             self.next_request += 1;
             let rollout = change.rollout.clone().unwrap_or_default();
             let at = Timestamp(now.0 - (change.age * 1000.0) as i64);
@@ -493,6 +501,7 @@ impl World {
         let mut workloads: Vec<Workload> = self
             .deployments
             .iter()
+            .filter(|_| !self.hidden)
             .map(|(v, d)| Workload {
                 version: name(v),
                 name: format!("my-app-{v}"),
@@ -521,7 +530,7 @@ impl World {
             workloads,
             routes: self.routes.iter().map(route).collect(),
             rules: Rules {
-                subsets: self.subsets.iter().filter(|v| self.deployments.contains_key(*v)).map(|v| name(v)).collect(),
+                subsets: self.subsets.iter().filter(|v| !self.hidden && self.deployments.contains_key(*v)).map(|v| name(v)).collect(),
                 own: self.own.iter().map(|v| name(v)).collect(),
                 unused: self.own.iter().filter(|v| self.routes.iter().all(|r| !r.weights.contains_key(*v))).map(|v| name(v)).collect(),
                 refusal: self.no_subsets.clone(),

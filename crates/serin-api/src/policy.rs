@@ -184,6 +184,17 @@ impl Merged {
     }
 }
 
+/// Everything that is wrong with a policy whatever release it holds for: what its fields make of a plan, and its windows.
+pub fn problems(policy: &CanaryPolicySpec) -> Vec<Problem> {
+    let whole = Merged::new(&serde_json::json!({"service": "service"}), Some(policy));
+    let mut found = match whole.read() {
+        Ok(spec) => crate::plan_of(&spec).err().unwrap_or_default(),
+        Err(problem) => vec![problem],
+    };
+    found.extend(opening(&policy.windows, Timestamp::UNIX_EPOCH).err().unwrap_or_default());
+    found
+}
+
 /// What a policy's windows say of a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opening {

@@ -69,7 +69,9 @@ pub fn status_of(r: &Rendering<'_>) -> CanaryReleaseStatus {
             remaining: state.until_promoted(r.plan, r.now).map(in_seconds),
         }),
         stable: state.stable.as_ref().map(|v| version(v, None)),
-        canary: rollout.map(|x| version(&x.canary, Some(i64::from(x.pods_needed(r.plan, x.weight.share))))).or_else(|| failed.map(|v| version(v, None))),
+        canary: rollout
+            .map(|x| version(&x.canary, Some(i64::from(x.pods_needed(r.plan, x.weight.share)))))
+            .or_else(|| failed.map(|v| version(v, None))),
         weight: rollout.map(|x| weight(r.seen, x)).or_else(|| failed.map(|v| weight_at_rest(r.seen, v))),
         analysis: rollout.filter(|_| !matches!(state.phase, Phase::Preparing(_))).map(|x| analysis(r.plan, x)),
         checkpoint: Some(checkpoint(state)),
@@ -274,7 +276,8 @@ fn conditions(r: &Rendering<'_>) -> Vec<Condition> {
     let has = |wanted: fn(&Reason) -> bool| reasons.iter().find(|x| wanted(x));
     let stalled: Option<(&str, String)> = match &state.phase {
         Phase::RolledBack { .. } => {
-            Some(("TakenBack", has(|x| matches!(x, Reason::TakenBack { .. })).map_or_else(|| message.clone(), ToString::to_string)))
+            let back = has(|x| matches!(x, Reason::TakenBack { .. })).or_else(|| has(|x| matches!(x, Reason::Obstacle { .. })));
+            Some(back.map_or_else(|| ("TakenBack", message.clone()), |x| (x.code(), x.to_string())))
         }
         Phase::Paused(_, cause @ PauseCause::Drift { .. }) => Some(("Drift", cause.to_string())),
         _ => has(|x| matches!(x, Reason::Obstacle { .. } | Reason::PutBackUndone { .. })).map(|x| (x.code(), x.to_string())),

@@ -44,6 +44,9 @@ const ACTIONS: [(&str, RequestAction); 9] = [
     ("abortForced", RequestAction::AbortForced),
 ];
 
+/// A reason longer than this is cut.
+const LONGEST: usize = 200;
+
 /// The one action that takes a weight.
 const SET_WEIGHT: &str = "setWeight";
 
@@ -113,7 +116,7 @@ pub fn abort_of(text: &str, now: Timestamp) -> Request {
         rollout: String::new(),
         step: None,
         who: named(String::new()),
-        why: if text.trim_start().starts_with('{') { String::new() } else { text.chars().take(200).collect() },
+        why: if text.trim_start().starts_with('{') { String::new() } else { plain_text(text) },
         at: now,
     };
     let Ok(wire) = serde_json::from_str::<Wire>(text) else { return plain() };
@@ -129,7 +132,12 @@ fn read(wire: Wire, action: RequestAction, text: &str, now: Timestamp) -> Result
         step => step.map(|s| s - 1),
     };
     let id = if wire.id.is_empty() { id_of(text) } else { wire.id };
-    Ok(Request { id, action, rollout: wire.rollout, step, who: named(wire.who), why: wire.why, at })
+    Ok(Request { id, action, rollout: wire.rollout, step, who: named(plain_text(&wire.who)), why: plain_text(&wire.why), at })
+}
+
+/// What may stand in a sentence, on a terminal: a line of it, and no control characters.
+fn plain_text(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
 /// Whoever writes the annotation by hand need not give a name; sentences and the status need one, as some API servers take an empty string

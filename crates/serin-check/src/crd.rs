@@ -1,4 +1,4 @@
-//! The release object against its own CRD: the structural schema, the CEL rules, and what the
+//! Serin's own objects against their CRDs: the structural schema, the CEL rules, and what the
 //! plan itself refuses, each at the place it is about.
 //!
 //! The CRD is the file that is installed, so what is refused here is what an API server would
@@ -10,13 +10,14 @@ use kube_cel::{CompiledSchema, Validator, compile_schema};
 use regex::Regex;
 use serde_json::Value as Json;
 
-use crate::object::Object;
+use crate::object::{Kind, Object};
 use crate::rules::nearest;
 use crate::schema::{Issue, Problem};
 use crate::source::{FileId, Loc, SourceFile};
 use crate::yaml::{Type, View, parse};
 
-const CRD: &str = include_str!("../../../deploy/crd/canaryreleases.serin.dev.yaml");
+const RELEASES: &str = include_str!("../../../deploy/crd/canaryreleases.serin.dev.yaml");
+const POLICIES: &str = include_str!("../../../deploy/crd/canarypolicies.serin.dev.yaml");
 
 struct Definition {
     /// Served versions.
@@ -25,10 +26,12 @@ struct Definition {
     rules: CompiledSchema,
 }
 
-fn definition() -> &'static Definition {
-    static DEFINITION: OnceLock<Definition> = OnceLock::new();
-    DEFINITION.get_or_init(|| {
-        let file = parse(FileId(0), SourceFile::new("crd", CRD));
+fn definition(kind: Kind) -> &'static Definition {
+    static RELEASE: OnceLock<Definition> = OnceLock::new();
+    static POLICY: OnceLock<Definition> = OnceLock::new();
+    let (definition, text) = if kind == Kind::CanaryPolicy { (&POLICY, POLICIES) } else { (&RELEASE, RELEASES) };
+    definition.get_or_init(|| {
+        let file = parse(FileId(0), SourceFile::new("crd", text));
         let crd = file.docs().next().map(View::to_json).unwrap_or_default();
         let versions = crd["spec"]["versions"].as_array().cloned().unwrap_or_default();
         let schema = versions.last().map(|v| v["schema"]["openAPIV3Schema"].clone()).unwrap_or_default();
@@ -40,30 +43,43 @@ fn definition() -> &'static Definition {
     })
 }
 
-/// Versions of the kind that are served.
-pub(crate) fn versions() -> &'static [String] {
-    &definition().versions
+/// Whether a kind is one of Serin's own.
+pub(crate) fn is_own(kind: Kind) -> bool {
+    matches!(kind, Kind::CanaryRelease | Kind::CanaryPolicy)
 }
 
-/// Compares a release with its CRD.
+/// Versions of the kind that are served.
+pub(crate) fn versions(kind: Kind) -> &'static [String] {
+    &definition(kind).versions
+}
+
+/// What the plan says of a spec that can be read.
+fn of_the_plan(kind: Kind, spec: Json) -> Vec<serin_core::plan::Problem> {
+    if kind == Kind::CanaryPolicy {
+        return serde_json::from_value::<serin_api::CanaryPolicySpec>(spec).map(|p| serin_api::policy::problems(&p)).unwrap_or_default();
+    }
+    let read = serde_json::from_value::<serin_api::CanaryReleaseSpec>(spec);
+    read.ok().and_then(|spec| serin_api::plan_of(&spec).err()).unwrap_or_default()
+}
+
+/// Compares a release or a policy with its CRD.
 pub(crate) fn check(obj: &Object<'_>, out: &mut Vec<Issue>) {
-    let definition = definition();
+    let definition = definition(obj.kind);
     if !definition.versions.iter().any(|v| v == obj.version) {
         return;
     }
     let before = out.len();
-    structure(obj.view, &definition.schema, "CanaryRelease", out);
+    structure(obj.view, &definition.schema, obj.kind_name, out);
     let json = obj.view.to_json();
     let mut refused: Vec<(String, String)> = Vec::new();
     if let Err(errors) = Validator::new().validate_compiled(&definition.rules, &json, None) {
         refused.extend(errors.iter().map(|e| (e.field_path.clone(), e.message.clone())));
     }
     // Only what can be read is a plan; what cannot has been told already.
-    if out.len() == before
-        && let Ok(spec) = serde_json::from_value::<serin_api::CanaryReleaseSpec>(json["spec"].clone())
-        && let Err(problems) = serin_api::plan_of(&spec)
-    {
-        let down = lower_steps(obj.view);
+    if out.len() == before {
+        let problems = of_the_plan(obj.kind, json["spec"].clone());
+        // Of a release a rule of its own tells of these.
+        let down = if obj.kind == Kind::CanaryRelease { lower_steps(obj.view) } else { Vec::new() };
         refused.extend(
             problems
                 .into_iter()
@@ -302,5 +318,36 @@ fn value(view: View<'_>, schema: &Json, out: &mut Vec<Issue>) {
         if let Some(max) = schema["maximum"].as_f64().filter(|m| number > *m) {
             out.push(say(format!("above {max}")));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Input, Options, check, render};
+
+    fn found(spec: &str, kind: &str) -> String {
+        let text = format!("apiVersion: serin.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: p}}\nspec: {spec}\n");
+        let input = Input { path: "p.yaml".into(), bytes: text.into_bytes(), live: false };
+        render::short(&check(vec![input], &Options { ..Options::default() }))
+    }
+
+    #[test]
+    fn a_policy_is_held_against_its_own_definition_and_its_plan() {
+        for (spec, said) in [
+            ("{stepz: [{weight: 5}]}", "spec has no field `stepz`"),
+            ("{freeze: true}", "text is wanted"),
+            ("{steps: []}", "at least 1 of them"),
+            ("{steps: [{weight: 50}, {weight: 10}]}", "lower than a step before it"),
+            ("{windows: [{from: '9', to: '16:00'}]}", "SRN014"),
+            ("{windows: [{from: '09:00', to: '16:00', timeZone: Mars/Base}]}", "Mars/Base"),
+            ("{sources: [{name: a, prometheus: {url: 'ftp://p'}}]}", "SRN014"),
+            ("{service: my-app}", "no field `service`"),
+        ] {
+            let told = found(spec, "CanaryPolicy");
+            assert!(told.contains(said), "{spec}: {told:?}");
+        }
+        let good = "{steps: [{weight: 5}], freeze: INC-1, windows: [{from: '09:00', to: '16:00'}], sources: [{name: a, prometheus: {url: 'http://p:9090'}}]}";
+        assert_eq!(found(good, "CanaryPolicy"), "");
+        assert!(found("{}", "CanaryRelase").contains("has no kind CanaryRelase"), "{}", found("{}", "CanaryRelase"));
     }
 }

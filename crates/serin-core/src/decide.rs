@@ -43,6 +43,7 @@ pub fn decide(plan: &Plan, state: &State, seen: &Observation, now: Timestamp) ->
         look.adopt();
     } else {
         look.note_what_is_desired();
+        look.fit_to_plan();
         look.judge();
         look.answer_requests();
         look.go_on();
@@ -165,6 +166,17 @@ impl<'a> Look<'a> {
         if self.next.desired != *desired {
             self.next.judged.retain(|v| Some(&v.name) != desired.as_ref());
             self.next.desired = desired.clone();
+        }
+    }
+
+    /// A plan that was made shorter has no step of that index any more: the rollout goes on with the first step that is not below its share.
+    fn fit_to_plan(&mut self) {
+        let steps = self.plan.spec().steps.len();
+        let share_and_step = |r: &Rollout| (r.weight.share, r.step);
+        let Some((share, step)) = self.next.rollout().map(share_and_step).filter(|(_, step)| *step >= steps) else { return };
+        let fits = self.first_step_of_at_least(share).min(step);
+        if let Phase::Preparing(r) | Phase::Progressing(r) | Phase::Paused(r, _) = &mut self.next.phase {
+            r.step = fits;
         }
     }
 

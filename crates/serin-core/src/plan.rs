@@ -313,6 +313,12 @@ impl Plan {
                 Step::Pause { .. } => {}
             }
         }
+        if highest == Weight::ZERO && spec.steps.iter().any(|s| matches!(s, Step::Weight { .. })) {
+            problem(
+                "spec.steps".into(),
+                "no step gives the canary any request, so promotion would be the first: add a step with a weight above 0, as {weight: 10, hold: 2m}",
+            );
+        }
         if !(0.5..=0.9999).contains(&spec.confidence) {
             problem("spec.analysis.confidence".into(), "outside 50% to 99.99%");
         }
@@ -329,8 +335,13 @@ impl Plan {
         for (i, asked) in spec.metrics.iter().enumerate() {
             match &asked.question {
                 Question::Errors(test) | Question::SlowerThan(_, test) | Question::Counted(_, test) if confirms && !test.can_pass() => {
+                    let kind = match asked.question {
+                        Question::Errors(_) => "errorRate",
+                        Question::Counted(..) => "promql",
+                        Question::SlowerThan(..) | Question::Quantile(_) => "latency",
+                    };
                     problem(
-                        format!("spec.analysis.metrics[{i}].margin"),
+                        format!("spec.analysis.metrics[{i}].{kind}.margin"),
                         "0: no number of requests can show that a canary is not worse by nothing; write a margin above 0, as 0.5%, or no confirm step",
                     )
                 }

@@ -24,6 +24,8 @@ pub enum Reason {
     Serving { stable: VersionName },
     /// Nothing to release yet.
     NoVersion { service: String },
+    /// The version that serves has no Deployment any more.
+    ServingGone { stable: VersionName },
     /// The wanted version has no Deployment.
     DesiredMissing { desired: VersionName, present: Vec<VersionName> },
     /// The wanted version was there when Serin came, so it starts nothing by itself.
@@ -273,6 +275,7 @@ impl Reason {
         match self {
             Self::Serving { .. } => "Serving",
             Self::NoVersion { .. } => "NoVersion",
+            Self::ServingGone { .. } => "ServingGone",
             Self::DesiredMissing { .. } => "DesiredMissing",
             Self::DesiredJudged { .. } => "DesiredJudged",
             Self::Obstacle { code, .. } => code,
@@ -338,6 +341,12 @@ impl fmt::Display for Reason {
         match self {
             Self::Serving { stable } => write!(f, "{stable} serves every request"),
             Self::NoVersion { service } => write!(f, "no Deployment with a version label stands behind Service {service}: apply one"),
+            Self::ServingGone { stable } => {
+                write!(
+                    f,
+                    "waits: no Deployment behind the service carries {stable}, which serves; apply it again, or give its requests to another"
+                )
+            }
             Self::DesiredMissing { desired, present } => {
                 write!(
                     f,

@@ -135,6 +135,9 @@ pub struct Rollout {
     pub step_since: Timestamp,
     /// The share that the canary shall have.
     pub weight: Target,
+    /// The highest that any route was seen to give it.
+    #[serde(default = "nothing")]
+    pub highest: Weight,
     /// Stable's ready pods when the rollout began: what full size means.
     pub full_size: u32,
     /// The canary's replicas when the rollout began: never scaled below.
@@ -184,6 +187,10 @@ pub struct Rollout {
     /// The questions that the evidence answers (`Plan::questions`); empty: written before that was noted.
     #[serde(default)]
     pub questions: String,
+}
+
+fn nothing() -> Weight {
+    Weight::ZERO
 }
 
 /// What is known of a quantile of stable's latency.
@@ -398,6 +405,9 @@ pub struct Handled {
     pub at: Timestamp,
     /// `None`: done; else why not.
     pub refused: Option<String>,
+    /// Whether it was seen to be off the object since: the same text after that is another request.
+    #[serde(default)]
+    pub gone: bool,
 }
 
 /// How a rollout ended.

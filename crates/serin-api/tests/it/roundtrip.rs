@@ -143,6 +143,7 @@ fn rollout() -> BoxedStrategy<Rollout> {
                 step,
                 step_since,
                 weight: Target { share, before, seen },
+                highest: share,
                 full_size,
                 found_replicas,
                 analysis,
@@ -227,7 +228,7 @@ prop_compose! {
         history in prop::collection::vec((text(), name(), name(), text(), at(), any::<u32>(), served(), share()), 0..3),
         (rollouts, put_back) in (any::<u64>(), prop::option::of((name(), text(), at(), any::<bool>()).prop_map(|(version, manager, at, seen)| PutBack { version, manager, at, seen }))),
     ) -> State {
-        let handled = handled.into_iter().map(|(id, who, at, refused)| Handled { id, action: RequestAction::PromoteFull, who, at, refused }).collect();
+        let handled = handled.into_iter().map(|(id, who, at, refused)| Handled { id, action: RequestAction::PromoteFull, who, at, gone: refused.is_none(), refused }).collect();
         let history = history.into_iter().map(|(uid, stable, canary, why, started, took, served, highest)| Past {
             uid, stable, canary, outcome: Outcome::RolledBack, why, started, took: Duration::from_millis(u64::from(took)), served, highest,
         }).collect();

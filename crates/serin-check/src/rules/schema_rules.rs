@@ -12,7 +12,7 @@ fn issues<'c>(cx: &'c Cx<'_>) -> &'c [Issue] {
         let mut found = Vec::new();
         for obj in &cx.index.objects {
             cx.schemas.check(obj, &mut found);
-            if obj.kind == Kind::CanaryRelease {
+            if crate::crd::is_own(obj.kind) {
                 crate::crd::check(obj, &mut found);
             }
         }
@@ -208,14 +208,22 @@ pub(super) fn version(cx: &Cx<'_>, out: &mut Out) {
 }
 
 fn known_group(cx: &Cx<'_>, obj: &crate::object::Object<'_>, api: View<'_>, out: &mut Out) {
-    if obj.kind == Kind::CanaryRelease {
-        let known = crate::crd::versions();
+    if crate::crd::is_own(obj.kind) {
+        let known = crate::crd::versions(obj.kind);
         if !known.iter().any(|v| v == obj.version) {
             out.add(
-                Finding::at(api.loc(), format!("CanaryRelease has no version {}", obj.version))
+                Finding::at(api.loc(), format!("{} has no version {}", obj.kind_name, obj.version))
                     .help(format!("use serin.dev/{}", super::list(known))),
             );
         }
+        return;
+    }
+    if obj.group == "serin.dev"
+        && let Some(kind) = obj.view.get("kind")
+    {
+        const OWN: [&str; 2] = ["CanaryRelease", "CanaryPolicy"];
+        let meant = nearest(obj.kind_name, OWN).map_or_else(|| format!("use {}", OWN.join(" or ")), |own| format!("use {own}"));
+        out.add(Finding::at(kind.loc(), format!("serin.dev has no kind {}", obj.kind_name)).help(meant));
         return;
     }
     if let Some(versions) = cx.schemas.versions(obj.group, obj.kind_name) {

@@ -131,6 +131,9 @@ fn options(spec: &PrometheusSpec) -> Result<PrometheusOptions, (&'static str, St
         Some(text) => values::duration(text).map_err(|what| (field, what)),
     };
     let usual = PrometheusOptions::new(&spec.url);
+    if time(".timeout", &spec.timeout, usual.timeout)?.is_zero() {
+        return Err((".timeout", "0s: no answer comes in no time; leave it out for 10s".into()));
+    }
     Ok(PrometheusOptions {
         headers: spec.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         timeout: time(".timeout", &spec.timeout, usual.timeout)?,
@@ -193,6 +196,8 @@ mod tests {
             (serde_json::json!({"url": "http://p", "headers": {"a b": "x"}}), ".headers", "is no header"),
             (serde_json::json!({"url": "http://p", "headers": {"Host": "x"}}), ".headers", "the connection's own"),
             (serde_json::json!({"url": "http://p", "timeout": "soon"}), ".timeout", "soon"),
+            (serde_json::json!({"url": "http://p", "timeout": "0s"}), ".timeout", "no answer comes"),
+            (serde_json::json!({"url": "http://p:99999"}), ".url", "is no URL of a Prometheus"),
         ] {
             let problem = sources.choose(Some("main"), &policy(prometheus)).expect_err(path);
             assert_eq!(problem.path, format!("spec.sources[0].prometheus{path}"));

@@ -653,6 +653,15 @@ impl Actor {
             self.releases().patch("my-app", &merge, &Patch::Merge(json!({"spec": world.spec}))).await.expect("the spec");
             written.insert("spec".into(), world.spec.clone());
         }
+        let hidden = json!(world.hidden);
+        if written.get("hidden").unwrap_or(&json!(false)) != &hidden {
+            let selector = if world.hidden { "my-ap" } else { "my-app" };
+            self.api("", "v1", "Service", "services")
+                .patch("my-app", &merge, &Patch::Merge(json!({"spec": {"selector": {"app": selector}}})))
+                .await
+                .expect("the Service");
+            written.insert("hidden".into(), hidden);
+        }
         let freeze = json!(world.freeze);
         if written.get("freeze").unwrap_or(&Value::Null) != &freeze {
             self.releases()

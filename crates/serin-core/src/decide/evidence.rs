@@ -31,6 +31,8 @@ impl Look<'_> {
         else {
             return;
         };
+        let shares = self.seen.routes.iter().flat_map(|r| &r.splits).filter_map(|s| s.share(&rollout.canary.name));
+        rollout.highest = shares.fold(rollout.highest, Weight::max);
         let mut told = Vec::new();
         let mut answers_this_plan = true;
         if rollout.questions != plan.questions() {

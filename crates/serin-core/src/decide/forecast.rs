@@ -96,7 +96,8 @@ impl Rollout {
             Some(limit @ Test::Limit { .. }) => limit,
             None => Test::Compare { margin: 1.0, ratio: 1.0 },
         };
-        let needed: Vec<_> = asking().map(|(i, m)| (i, m, self.analysis.requests_from_nothing(i, &asked(i), &settings, weight.fraction()))).collect();
+        let needed: Vec<_> =
+            asking().map(|(i, m)| (i, m, self.analysis.requests_from_nothing(i, &asked(i), &settings, weight.fraction()))).collect();
         // That nothing would ever suffice follows from stable's own rates, however fast requests come.
         if needed.iter().any(|(_, _, n)| n.is_none()) {
             self.rate(plan)?;

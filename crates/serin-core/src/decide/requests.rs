@@ -10,6 +10,7 @@ use core::time::Duration;
 use super::Look;
 use crate::action::{Action, Severity};
 use crate::observe::{Request, RequestAction};
+use crate::plan::Step;
 use crate::reason::Reason;
 use crate::state::{EndCause, Handled, Hurry, PauseCause, Phase, REMEMBERED, Rollout, Target};
 use crate::units::Weight;
@@ -21,8 +22,11 @@ impl Look<'_> {
     /// Abort first, then the others in their order.
     pub(super) fn answer_requests(&mut self) {
         let asked: alloc::vec::Vec<&Request> = self.seen.abort.iter().chain(&self.seen.requests).collect();
+        for handled in &mut self.next.handled {
+            handled.gone |= asked.iter().all(|request| request.id != handled.id);
+        }
         for request in asked {
-            if !self.next.handled.iter().any(|h| h.id == request.id) {
+            if !self.next.handled.iter().any(|h| h.id == request.id && !h.gone) {
                 let result = self.fits(request).and_then(|()| self.carry_out(request));
                 self.close(request, result);
             }
@@ -37,7 +41,8 @@ impl Look<'_> {
             Ok(effect) => self.tell(Severity::Normal, Reason::RequestDone { action, who, why, effect }),
             Err(because) => self.tell(Severity::Warning, Reason::RequestRefused { action, who, because }),
         }
-        let handled = Handled { id: request.id.clone(), action: request.action, who: request.who.clone(), at: self.now, refused };
+        let handled =
+            Handled { id: request.id.clone(), action: request.action, who: request.who.clone(), at: self.now, refused, gone: false };
         self.next.handled.push(handled);
         if self.next.handled.len() > REMEMBERED {
             self.next.handled.remove(0);
@@ -233,7 +238,8 @@ impl Look<'_> {
             let effect = format!("{} is prepared", r.canary);
             return (Phase::Preparing(r), Ok(effect));
         }
-        if let PauseCause::Plan { .. } = cause {
+        // Unless the plan has no pause there any more: then its step is gone to.
+        if let (PauseCause::Plan { .. }, Some(Step::Pause { .. })) = (cause, self.plan.step(r.step)) {
             let effect = format!("{} goes on from {}", r.canary, r.weight.share);
             return (self.advance(r), Ok(effect));
         }
@@ -248,7 +254,7 @@ impl Look<'_> {
             | PauseCause::Unreachable => r.weight.stands(),
         };
         let effect = format!("{} {before} → {share}", r.canary);
-        if before != share {
+        if before != share || r.weight.share != share {
             r.weight = Target { share, before, seen: None };
         }
         // What was seen at another share says nothing of this one; and the evidence of a rollout that was found begins with the consent to go on.
@@ -274,7 +280,18 @@ impl Look<'_> {
                         r.hurry = hurry;
                     }
                 }
-                self.resumed(r, &cause)
+                let leaves = r.hurry.clone();
+                let (phase, result) = self.resumed(r, &cause);
+                // What is hurried leaves the step that it resumes, so its weight is not where it ends.
+                let effect = match (&leaves, &phase) {
+                    (Hurry::Step { .. } | Hurry::All { .. }, Phase::Progressing(r)) => Ok(format!(
+                        "{} goes on from {} without waiting for evidence; harm still takes it back",
+                        r.canary,
+                        r.weight.stands()
+                    )),
+                    _ => result,
+                };
+                (phase, effect)
             }
             Phase::Preparing(mut r) => {
                 let effect = format!("{} goes on as soon as it is prepared", r.canary);

@@ -92,7 +92,9 @@ impl Look<'_> {
                 self.tell(Severity::Warning, Reason::StableChanged { stable: stable.name.clone() });
             }
             Some(_) => {}
-            None => self.say(Reason::StableDown { stable: stable.name.clone() }),
+            // Not one: it is not that stable's pods are down, but that nobody is found behind the service.
+            None if self.seen.workloads.is_empty() => self.say(Reason::NoVersion { service: "the service".into() }),
+            None => self.say(Reason::ServingGone { stable: stable.name.clone() }),
         }
         let stable = self.followed(stable);
         let stray = self.shares_found().into_iter().find(|(v, w)| *v != stable.name && *w > Weight::ZERO);
@@ -336,6 +338,7 @@ impl Look<'_> {
             step: 0,
             step_since: self.now,
             weight: Target::UNBEGUN,
+            highest: Weight::ZERO,
             full_size: capacity.max(1),
             found_replicas: canary.replicas,
             analysis: Analysis::new(self.plan.tests(), &[]),
@@ -381,6 +384,10 @@ impl Look<'_> {
     /// A version whose Deployment is gone is news when it comes back, unless it failed.
     fn forget_the_gone(&mut self) {
         let present: Vec<Version> = self.seen.workloads.iter().map(version_of).collect();
+        // Where not even stable is seen, a selector or a label was written wrong: nothing was deleted, and nothing that comes back is news.
+        if self.next.stable.as_ref().is_none_or(|stable| present.iter().all(|p| p.name != stable.name)) {
+            return;
+        }
         let State { judged, retirable, .. } = &mut self.next;
         judged.retain(|v| present.contains(v));
         retirable.retain(|(v, _)| present.iter().any(|p| p.name == *v));

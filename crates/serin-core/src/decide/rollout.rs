@@ -91,6 +91,19 @@ impl Look<'_> {
         if self.callers_were_refused(&rollout) {
             return self.take_back_last_change(rollout);
         }
+        // The owner changed the plan meanwhile: its step begins anew at what it asks for now.
+        let planned = self.plan.weight_at(rollout.step);
+        if planned != rollout.weight.share {
+            if let Some(brake) = self.brake().filter(|_| planned > rollout.weight.share) {
+                self.say(brake);
+                return Phase::Progressing(rollout);
+            }
+            if planned > rollout.weight.share && !self.ready_for(&rollout, planned) {
+                return Phase::Progressing(rollout);
+            }
+            let step = rollout.step;
+            return self.step_to(rollout, step);
+        }
         match self.step_answer(&rollout) {
             Answer::Leave => self.advance(rollout),
             Answer::Stay => Phase::Progressing(rollout),
@@ -304,6 +317,8 @@ impl Look<'_> {
             if self.now >= until {
                 match self.braked_or_stable_down(&rollout).or_else(|| self.disturbed(&rollout)) {
                     Some(reason) => self.say(reason),
+                    // Unless the plan has no pause there any more: then its step is gone to.
+                    None if !matches!(self.plan.step(rollout.step), Some(Step::Pause { .. })) => return Phase::Progressing(rollout),
                     None => return self.advance(rollout),
                 }
             } else {
@@ -494,7 +509,6 @@ impl Look<'_> {
     }
 
     fn remember(&mut self, rollout: &Rollout, outcome: Outcome, why: alloc::string::String) {
-        let highest = rollout.weight.share.max(rollout.weight.before);
         self.next.history.push(Past {
             uid: rollout.uid.clone(),
             stable: rollout.stable.name.clone(),
@@ -504,7 +518,7 @@ impl Look<'_> {
             started: rollout.started,
             took: self.now.since(rollout.started),
             served: rollout.served,
-            highest,
+            highest: rollout.highest,
         });
         let surplus = self.next.history.len().saturating_sub(REMEMBERED);
         self.next.history.drain(..surplus);

@@ -97,8 +97,8 @@ pub(crate) async fn run(args: AbortArgs, cluster: &ClusterArgs) -> Outcome {
     let named = release.spec.traffic.as_ref().and_then(|t| t.virtual_services.as_deref());
     let routes = mesh.routes(&service, named);
     let Some(pair) = pair(&release, &mesh, &service, &routes, &deployments) else {
-        let message =
-            release.status.as_ref().and_then(|s| s.message.clone()).unwrap_or_else(|| "no version but stable gets requests".into());
+        let stable = release.status.as_ref().and_then(|s| s.stable.as_ref()).map_or("the version that serves", |v| v.version.as_str());
+        let message = format!("no version but {stable} gets requests");
         match args.output {
             Some(format) => print(format, &json!({"name": args.name, "aborted": false, "message": message}))?,
             None => out::answer(&format!("{}  nothing to take back: {message}\n", args.name))?,

@@ -63,7 +63,17 @@ pub(crate) async fn freeze(args: FreezeArgs, cluster: &ClusterArgs) -> Outcome {
 /// `serin thaw`.
 pub(crate) async fn thaw(args: ThawArgs, cluster: &ClusterArgs) -> Outcome {
     let cluster = cluster.connect().await?;
-    annotate(&args.which, &cluster, &Value::Null, "thawed").await
+    let done = annotate(&args.which, &cluster, &Value::Null, "thawed").await?;
+    // A policy may be frozen in Git as well, and there no annotation ends it.
+    let Some(name) = &args.which.policy else { return Ok(done) };
+    let policy = cluster.policies(&cluster.namespace).get_opt(name).await;
+    match policy.ok().flatten().and_then(|p| p.spec.freeze) {
+        Some(why) => Err(Failure::no(format!("CanaryPolicy {name} stays frozen: its spec.freeze says {why:?}")).hint(format!(
+            "kubectl patch canarypolicy {name} -n {} --type json -p '[{{\"op\":\"remove\",\"path\":\"/spec/freeze\"}}]'",
+            cluster.namespace
+        ))),
+        None => Ok(done),
+    }
 }
 
 async fn annotate(which: &Which, cluster: &Cluster, value: &Value, done: &str) -> Outcome {

@@ -172,13 +172,24 @@ async fn ask(args: RequestArgs, action: RequestAction, cluster: &ClusterArgs) ->
     match tokio::time::timeout(args.timeout, handled(&cluster, &args.name, &request.id)).await {
         Ok(Some((release, handled))) => answer(&args, action, &release, &handled),
         Ok(None) => Err(Failure::new(format!("CanaryRelease {} is gone", args.name)).hint("serin get")),
-        Err(_) => Err(Failure::new(format!(
-            "the controller has not answered within {}: the request stands, and is refused once it is ten minutes old",
-            serin_core::units::duration_text(args.timeout)
-        ))
-        .hint(format!("serin why {}", args.name))
-        .hint("kubectl get pods -A -l app.kubernetes.io/name=serin")),
+        Err(_) => Err(match blocked(&cluster, &args.name).await {
+            Some(why) => Failure::no(format!("{action} was not carried out: {why}")).hint(format!("serin why {}", args.name)),
+            None => Failure::new(format!(
+                "the controller has not answered within {}: the request stands, and is refused once it is ten minutes old",
+                serin_core::units::duration_text(args.timeout)
+            ))
+            .hint(format!("serin why {}", args.name))
+            .hint("kubectl get pods -A -l app.kubernetes.io/name=serin"),
+        }),
     }
+}
+
+/// What keeps the controller from working on a release at all, as its status says; then it answers no request either.
+async fn blocked(cluster: &Cluster, name: &str) -> Option<String> {
+    let status = cluster.release(name).await.ok()?.status?;
+    let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled" && c.status == "True")?;
+    let works_on = ["TakenBack", "Drift"].contains(&stalled.reason.as_str());
+    (!works_on).then(|| stalled.message.clone())
 }
 
 async fn handled(cluster: &Cluster, name: &str, id: &str) -> Option<(CanaryRelease, HandledStatus)> {

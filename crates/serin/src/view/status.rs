@@ -380,6 +380,7 @@ mod tests {
             step: 1,
             step_since: STEP_BEGAN,
             weight,
+            highest: Weight::ZERO,
             full_size: 3,
             found_replicas: 1,
             analysis,

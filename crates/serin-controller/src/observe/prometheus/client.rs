@@ -132,6 +132,10 @@ impl Asker {
         let (Some(scheme @ ("http" | "https")), Some(authority)) = (base.scheme_str(), base.authority()) else {
             return Err(bad("neither http nor https, or no host".into()));
         };
+        let port = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest).rsplit_once(':');
+        if port.is_some() && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(bad("its port is none".into()));
+        }
         let path = base.path().trim_end_matches('/');
         let uri: Uri = format!("{scheme}://{authority}{path}/api/v1/query").parse().map_err(|e| bad(format!("{e}")))?;
         let mut headers = Vec::new();

@@ -372,7 +372,9 @@ mod tests {
     fn scraped(replica: &str, gap: f64, late: f64, until: f64, dies: f64) -> Series {
         let times = (0..).map(|i| late + gap * f64::from(i)).take_while(|t| *t <= until && *t < dies);
         Series {
-            metric: [("__name__", "n"), ("job", "a"), ("instance", "b"), ("replica", replica)].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            metric: [("__name__", "n"), ("job", "a"), ("instance", "b"), ("replica", replica)]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into(),
             values: times.map(|t| (t, format!("{}", (t * 10.0).floor()))).collect(),
         }
     }
@@ -380,7 +382,9 @@ mod tests {
     /// Poll by poll over ten minutes: never more than there was, and no less than what one scrape of one replica hides.
     #[test]
     fn replicas_that_scrape_at_other_moments_are_counted_once_whichever_lives() {
-        for (gap, late, poll) in [(15.0, 7.0, 10.0), (15.0, 8.0, 10.0), (30.0, 13.0, 10.0), (60.0, 35.0, 10.0), (10.0, 4.0, 10.0), (5.0, 2.5, 7.0)] {
+        for (gap, late, poll) in
+            [(15.0, 7.0, 10.0), (15.0, 8.0, 10.0), (30.0, 13.0, 10.0), (60.0, 35.0, 10.0), (10.0, 4.0, 10.0), (5.0, 2.5, 7.0)]
+        {
             for dies in [f64::INFINITY, 300.0] {
                 for first in ["a", "c"] {
                     let (mut sum, mut at, mut first_at) = (0.0, 100.0, None);

@@ -19,7 +19,8 @@ use serin_core::units::Timestamp;
 use self::client::Asker;
 pub use self::client::{OptionsError, PrometheusOptions, REPLICA_LABELS};
 use self::matrix::{
-    Scrapes, Series, Target, deduplicated, history, missing_edge, missing_label, newest, of_one_replica, reading, sum_of, targets_of_new_series, usual_gap,
+    Scrapes, Series, Target, deduplicated, history, missing_edge, missing_label, newest, of_one_replica, reading, sum_of,
+    targets_of_new_series, usual_gap,
 };
 use super::source::{ArmQuery, CountersQuery, Cursor, MetricSource, Polled, beginning};
 use crate::config::{Clock, now};
@@ -83,13 +84,7 @@ impl Prometheus {
     }
 
     /// What a pair of counters counted of both arms.
-    async fn counted(
-        &self,
-        query: &CountersQuery,
-        window: Duration,
-        from: Timestamp,
-        to: Timestamp,
-    ) -> Result<Batch, SourceProblem> {
+    async fn counted(&self, query: &CountersQuery, window: Duration, from: Timestamp, to: Timestamp) -> Result<Batch, SourceProblem> {
         let sum = async |selector: &str| {
             let series = of_one_replica(self.samples(selector, window, to).await?, &self.replica_labels, from, to);
             let new: Vec<Target> = targets_of_new_series(&series, from).into_iter().collect();

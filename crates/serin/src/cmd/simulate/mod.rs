@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use serin_api::CanaryReleaseSpec;
+use serin_api::policy::{CanaryPolicySpec, Merged};
 use serin_core::plan::Plan;
 use serin_core::reason::count;
 use serin_core::simulate::{Begin, Fault, Outage, Outcome, World, plot, run_once, simulate_part};
@@ -100,6 +101,12 @@ pub(crate) fn run(args: &SimulateArgs) -> Ended {
     }
     let plan = plan(args.release.as_deref())?;
     let world = world(args)?;
+    let steps = plan.spec().steps.len();
+    if let Some(beyond) = world.faults.iter().find_map(|f| if let Begin::Step(n) = f.from { Some(n).filter(|n| *n > steps) } else { None })
+    {
+        return Err(Failure::new(format!("a fault begins with step {beyond}, and the plan has {steps}: it would never come"))
+            .hint(format!("serin simulate --fault errors=5%,from=step{steps}")));
+    }
     let longest_s = args.longest.as_secs_f64();
     let begun = Instant::now();
     let outcome = simulated(&plan, &world, args.runs, args.seed, longest_s);
@@ -209,7 +216,39 @@ pub(crate) fn plan_of_text(text: &str, name: &str) -> Result<Plan, Failure> {
         }
         (Some(_), Some(_)) => return Err(Failure::new(format!("{name} holds several CanaryReleases: give one"))),
     };
-    checked(&spec_of(release, name)?)
+    let own = &release["spec"];
+    let spec = match own["policy"].as_str() {
+        None => own.clone(),
+        Some(policy) => {
+            let found = objects.iter().find(|o| o["kind"] == serin_api::names::POLICY_KIND && o["metadata"]["name"] == policy);
+            let Some(found) = found else {
+                return Err(Failure::new(format!("{name} names CanaryPolicy {policy}, which is not in it, so the plan is not whole"))
+                    .hint(format!("kubectl get canarypolicy {policy} -o yaml    put it into the same file, after a line of ---")));
+            };
+            let read: CanaryPolicySpec = CanaryPolicySpec::deserialize(&found["spec"])
+                .map_err(|e| Failure::new(format!("{name}: CanaryPolicy {policy}: spec: {e}")).hint("serin check FILE"))?;
+            Merged::new(own, Some(&read)).spec
+        }
+    };
+    playable(checked(&spec_of(&json!({"spec": spec}), name)?)?)
+}
+
+/// Of a plan that asks in PromQL, what can be played: requests are simulated, and recorded, and nothing else is.
+fn playable(plan: Plan) -> Result<Plan, Failure> {
+    let counters = plan.counters().iter().map(|(name, _)| name.as_str());
+    let left_out: Vec<&str> = counters.chain(plan.spec().limits.iter().map(|l| l.name.as_str())).collect();
+    if left_out.is_empty() {
+        return Ok(plan);
+    }
+    if plan.metrics().len() == plan.counters().len() {
+        return Err(Failure::new(format!(
+            "every metric of the plan asks in PromQL ({}), and only requests can be played",
+            left_out.join(", ")
+        ))
+        .hint("add a metric of the requests themselves, as {name: errors, errorRate: {margin: 0.5%}}"));
+    }
+    out::talk(&format!("left out, as only requests can be played: {}", left_out.join(", ")));
+    Ok(plan)
 }
 
 fn checked(spec: &CanaryReleaseSpec) -> Result<Plan, Failure> {
