@@ -282,7 +282,7 @@ fn conditions(r: &Rendering<'_>) -> Vec<Condition> {
         Phase::Paused(_, cause @ PauseCause::Drift { .. }) => Some(("Drift", cause.to_string())),
         _ => has(|x| matches!(x, Reason::Obstacle { .. } | Reason::PutBackUndone { .. })).map(|x| (x.code(), x.to_string())),
     };
-    let down = has(|x| matches!(x, Reason::StableDown { .. } | Reason::DesiredMissing { .. }));
+    let down = has(|x| matches!(x, Reason::StableDown { .. } | Reason::ServingGone { .. } | Reason::DesiredMissing { .. }));
     let missing = state.stable.is_none();
     let (ready, why) = match (&stalled, down) {
         (Some((code, _)), _) => ("False", *code),

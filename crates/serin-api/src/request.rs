@@ -20,8 +20,8 @@ struct Wire {
     /// Counted from 1, as the status shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     step: Option<usize>,
-    /// Of `setWeight`: as `30%`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Of `setWeight`: as `30%`, or 30.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "int_or_string")]
     weight: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     who: String,
@@ -29,6 +29,15 @@ struct Wire {
     why: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     time: String,
+}
+
+/// A weight is a whole number or text wherever people write one.
+fn int_or_string<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    match serde_json::Value::deserialize(from)? {
+        serde_json::Value::String(text) => Ok(Some(text)),
+        serde_json::Value::Number(number) => Ok(Some(number.to_string())),
+        other => Err(serde::de::Error::custom(format!("weight {other}: write 30 or \"0.5%\""))),
+    }
 }
 
 /// Words of the actions, as annotations and people write them.
@@ -195,6 +204,15 @@ mod tests {
         let request = request_of(r#"{"action":"pause"}"#, NOW).expect("reads");
         assert_eq!((request.action, request.at, request.step), (RequestAction::Pause, NOW, None));
         assert!(!request.id.is_empty());
+    }
+
+    #[test]
+    fn a_weight_is_a_number_or_text() {
+        for text in [r#"{"action":"setWeight","weight":30}"#, r#"{"action":"setWeight","weight":"30%"}"#] {
+            let wanted = RequestAction::SetWeight(Weight::parse("30").expect("a weight"));
+            assert_eq!(request_of(text, NOW).expect("reads").action, wanted, "{text}");
+        }
+        assert!(request_of(r#"{"action":"setWeight","weight":true}"#, NOW).is_err_and(|e| e.contains("write 30 or")));
     }
 
     #[test]

@@ -73,7 +73,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// Prints a release.
 pub(crate) async fn run(args: InitArgs, cluster: &ClusterArgs) -> Outcome {
     if args.rate.is_some_and(|r| !(r > 0.0 && r <= 1e7)) {
-        return Err(Failure::new("--rate: requests a second above 0"));
+        return Err(Failure::new("--rate: requests a second, above 0 and at most 10,000,000")
+            .hint(format!("serin init {} --rate 50", args.service)));
     }
     let cluster = cluster.connect().await?;
     let services: Api<Service> = Api::namespaced(cluster.client.clone(), &cluster.namespace);

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 use serin_api::CanaryRelease;
 use serin_api::status::VersionStatus;
+use serin_core::observe::SourceProblem;
 use serin_core::plan::{Plan, Step};
 use serin_core::reason::{count, per_second, percent};
 use serin_core::state::{Phase, Rollout, State};
@@ -121,7 +122,9 @@ pub(crate) fn view(release: &CanaryRelease, plan: Option<&Plan>, state: Option<&
         gate("capacity".into(), canary_ready.zip(needed).is_some_and(|(ready, needed)| ready >= needed)),
         match (rollout.last_reading, &rollout.source) {
             (Some(at), None) => gate(format!("metrics {} old", duration_text(now.since(at))), now.since(at) <= plan.spec().interval * 3),
-            (_, Some(_)) => gate("metrics: the source does not answer".into(), false),
+            (_, Some((SourceProblem::Unreachable { .. }, _))) => gate("metrics: the source does not answer".into(), false),
+            (_, Some((SourceProblem::Stale { .. }, _))) => gate("metrics: the newest are old".into(), false),
+            (_, Some((SourceProblem::Missing { .. }, _))) => gate("metrics: something lacks".into(), false),
             (None, None) => gate("metrics not read yet".into(), false),
         },
         gate("stable could take all back".into(), stable_ready.is_some_and(|n| n >= i64::from(rollout.full_size))),

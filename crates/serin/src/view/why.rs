@@ -102,10 +102,12 @@ pub(crate) fn commands(release: &CanaryRelease, reason: &str, phase: &str) -> Ve
         }
         "WaitsForSubset" => vec![format!("kubectl get destinationrule{ns} -o yaml")],
         "WaitsForDestination" | "NoRoute" => vec![format!("kubectl get virtualservice{ns} -o yaml")],
-        "NoVersion" | "DesiredMissing" => vec![format!("kubectl get deployments{ns} --show-labels")],
+        "NoVersion" | "DesiredMissing" | "ServingGone" => vec![format!("kubectl get deployments{ns} --show-labels")],
         "InvalidSpec" => vec![format!("kubectl edit canaryrelease {name}{ns}")],
         "StableDown" => vec![format!("kubectl get pods{ns}")],
-        "Braked" => vec![format!("kubectl patch canaryrelease {name}{ns} --type merge -p '{{\"spec\":{{\"suspend\":false}}}}'")],
+        "Braked" => brake(release, &ns).unwrap_or_else(|| {
+            vec![format!("kubectl patch canaryrelease {name}{ns} --type merge -p '{{\"spec\":{{\"suspend\":false}}}}'")]
+        }),
         _ => Vec::new(),
     };
     let by_phase: &[&str] = match phase {
@@ -118,6 +120,22 @@ pub(crate) fn commands(release: &CanaryRelease, reason: &str, phase: &str) -> Ve
         _ => &["status"],
     };
     first.into_iter().chain(by_phase.iter().map(|verb| serin(verb))).collect()
+}
+
+/// What ends a brake that is not the release's own `suspend`; `None`: it is that.
+fn brake(release: &CanaryRelease, ns: &str) -> Option<Vec<String>> {
+    let reasons = release.status.as_ref().map(|s| s.reasons.as_slice()).unwrap_or_default();
+    let why = &reasons.iter().find(|r| r.reason == "Braked")?.message;
+    if why.contains("spec.suspend") {
+        return None;
+    }
+    let policy = why.split_once("CanaryPolicy ").and_then(|(_, rest)| rest.split(&[':', ','][..]).next()?.trim().split_once('/'));
+    Some(match policy {
+        // A window opens by itself.
+        Some((namespace, name)) if why.contains("windows of") => vec![format!("kubectl get canarypolicy {name} -n {namespace} -o yaml")],
+        Some((namespace, name)) => vec![format!("serin thaw --policy {name} -n {namespace}")],
+        None => vec![format!("serin thaw {}{ns}", release.name_any())],
+    })
 }
 
 /// As text: the sentence first, then indented what follows from it.
@@ -144,6 +162,23 @@ mod tests {
     fn status(phase: &str, reason: &str, message: &str) -> serde_json::Value {
         json!({"observedGeneration": 2, "phase": phase, "message": message, "reasons": [{"reason": reason, "message": message}],
             "canary": {"version": "v2", "workload": "my-app-v2", "hash": "h"}, "stable": {"version": "v1", "workload": "my-app-v1", "hash": "h"}})
+    }
+
+    #[test]
+    fn a_brake_is_told_with_what_ends_that_one() {
+        for (message, command) in [
+            ("nothing moves forward: spec.suspend is set", "kubectl patch canaryrelease my-app -n shop"),
+            ("nothing moves forward: frozen: by ann", "serin thaw my-app -n shop"),
+            ("nothing moves forward: frozen by CanaryPolicy ops/pol: INC-1", "serin thaw --policy pol -n ops"),
+            (
+                "nothing moves forward: outside the windows of CanaryPolicy ops/pol, opens at Mon 2026-11-30 09:00 Europe/Berlin",
+                "kubectl get canarypolicy pol -n ops",
+            ),
+        ] {
+            let release = release(status("Idle", "Braked", message));
+            let commands = commands(&release, "Braked", "Idle");
+            assert!(commands.first().is_some_and(|c| c.starts_with(command)), "{message}: {commands:?}");
+        }
     }
 
     #[test]
