@@ -323,12 +323,77 @@ fn value(view: View<'_>, schema: &Json, out: &mut Vec<Issue>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value as Json;
+
+    use crate::object::Kind;
     use crate::{Input, Options, check, render};
 
     fn found(spec: &str, kind: &str) -> String {
         let text = format!("apiVersion: serin.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: p}}\nspec: {spec}\n");
         let input = Input { path: "p.yaml".into(), bytes: text.into_bytes(), live: false };
         render::short(&check(vec![input], &Options { ..Options::default() }))
+    }
+
+    /// Every leaf of a schema: its path, items as 0, and a value of a type that it does not take.
+    fn leaves(schema: &Json, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, &'static str)>) {
+        let below = |name: &str, inner: &Json, path: &mut Vec<String>, found: &mut Vec<_>| {
+            path.push(name.to_owned());
+            leaves(inner, path, found);
+            path.pop();
+        };
+        let refused_anyway = schema["x-kubernetes-preserve-unknown-fields"] == Json::Bool(true);
+        match (schema["properties"].as_object(), schema["type"].as_str()) {
+            _ if refused_anyway => found.push((path.clone(), "{}")),
+            (Some(properties), _) => {
+                found.push((path.clone(), "true"));
+                properties.iter().for_each(|(name, inner)| below(name, inner, path, found));
+            }
+            (None, Some("array")) => {
+                found.push((path.clone(), "true"));
+                // Items of any shape belong to a field that is refused by its name.
+                if schema["items"]["x-kubernetes-preserve-unknown-fields"] != Json::Bool(true) {
+                    below("0", &schema["items"], path, found);
+                }
+            }
+            (None, Some("boolean")) => found.push((path.clone(), "\"maybe\"")),
+            (None, _) => found.push((path.clone(), "true")),
+        }
+    }
+
+    /// An object that holds nothing but a way to one place, there `@@`.
+    fn way_to(path: &[String]) -> Json {
+        match path.split_first() {
+            None => Json::from("@@"),
+            Some((first, rest)) if first == "0" => Json::Array(vec![way_to(rest)]),
+            Some((first, rest)) => Json::Object([(first.clone(), way_to(rest))].into_iter().collect()),
+        }
+    }
+
+    /// Each field of both kinds is wrong in turn, and the line that it stands on is told.
+    #[test]
+    fn every_field_that_is_wrong_is_told_where_it_stands() {
+        for kind in [Kind::CanaryRelease, Kind::CanaryPolicy] {
+            let name = if kind == Kind::CanaryRelease { "CanaryRelease" } else { "CanaryPolicy" };
+            let mut all = Vec::new();
+            leaves(&super::definition(kind).schema["properties"]["spec"], &mut Vec::new(), &mut all);
+            assert!(all.len() > 60, "{name} has {} fields", all.len());
+            for (path, wrong) in all.iter().filter(|(path, _)| !path.is_empty()) {
+                let mut spec = way_to(path);
+                if kind == Kind::CanaryRelease && path[0] != "service" {
+                    spec["service"] = "my-app".into();
+                }
+                let object = serde_json::json!({"apiVersion": "serin.dev/v1alpha1", "kind": name, "metadata": {"name": "p"}, "spec": spec});
+                let text = serde_json::to_string_pretty(&object).expect("JSON");
+                let line = text.lines().position(|l| l.contains("@@")).expect("the place") + 1;
+                let input = Input { path: "p.yaml".into(), bytes: text.replace("\"@@\"", wrong).into_bytes(), live: false };
+                let told = render::short(&check(vec![input], &Options::default()));
+                assert!(
+                    told.lines().any(|l| l.starts_with(&format!("p.yaml:{line}:")) && l.contains("error")),
+                    "{name} {}: {wrong}\n{told}",
+                    path.join(".")
+                );
+            }
+        }
     }
 
     #[test]
