@@ -167,6 +167,10 @@ impl Look<'_> {
         if self.observes() || self.brake().is_some() {
             return;
         }
+        // Where not even stable is seen, nobody knows who is gone.
+        if self.next.stable.as_ref().is_none_or(|stable| self.workload(stable).is_none()) {
+            return;
+        }
         let mut added = core::mem::take(&mut self.next.added);
         // What stands in Serin's own rule is Serin's, whatever became of its memory.
         for version in &self.seen.rules.own {
