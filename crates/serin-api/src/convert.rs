@@ -299,11 +299,11 @@ impl Problems {
                 let question = Question::Quantile(Quantile { q, may_grow, strict });
                 return Some(Kind::Tested(Asked { name: metric.name.clone(), question, warmup }));
             }
-            for (field, there) in [("mayGrow", latency.may_grow.is_some()), ("strict", latency.strict.is_some())] {
-                if there {
-                    self.add(&format!("{path}.{field}"), "belongs to a quantile: write {quantile: \"0.99\", mayGrow: 20%}");
-                }
-            }
+            self.foreign(
+                &path,
+                &[("mayGrow", latency.may_grow.is_some()), ("strict", latency.strict.is_some())],
+                "belongs to a quantile: write {quantile: \"0.99\", mayGrow: 20%}",
+            );
             let (Some(edge), Some(margin)) = (&latency.slower_than, &latency.margin) else {
                 return self.refuse(
                     &path,
@@ -326,13 +326,11 @@ impl Problems {
 
     /// Two counters, of each arm.
     fn counters(&mut self, path: &str, promql: &PromqlSpec) -> Option<Question> {
-        for (field, there) in
-            [("min", promql.min.is_some()), ("max", promql.max.is_some()), ("failureLimit", promql.failure_limit.is_some())]
-        {
-            if there {
-                self.add(&format!("{path}.{field}"), "belongs to a query: counters are compared with stable's, by margin");
-            }
-        }
+        self.foreign(
+            path,
+            &[("min", promql.min.is_some()), ("max", promql.max.is_some()), ("failureLimit", promql.failure_limit.is_some())],
+            "belongs to a query: counters are compared with stable's, by margin",
+        );
         let (Some(bad), Some(total), Some(margin)) = (&promql.bad, &promql.total, &promql.margin) else {
             return self.refuse(path, COUNTERS);
         };
@@ -347,16 +345,16 @@ impl Problems {
 
     fn promql(&mut self, path: &str, name: &str, promql: &PromqlSpec) -> Option<QueryLimit> {
         let Some(query) = &promql.query else { return self.refuse(path, COUNTERS) };
-        for (field, there) in [
-            ("bad", promql.bad.is_some()),
-            ("total", promql.total.is_some()),
-            ("margin", promql.margin.is_some()),
-            ("ratio", promql.ratio.is_some()),
-        ] {
-            if there {
-                self.add(&format!("{path}.{field}"), "belongs to two counters, and a query stands here: write two metrics for both");
-            }
-        }
+        self.foreign(
+            path,
+            &[
+                ("bad", promql.bad.is_some()),
+                ("total", promql.total.is_some()),
+                ("margin", promql.margin.is_some()),
+                ("ratio", promql.ratio.is_some()),
+            ],
+            "belongs to two counters, and a query stands here: write two metrics for both",
+        );
         if query.trim().is_empty() {
             self.add(&format!("{path}.query"), "empty: write a query whose answer is one number");
         }
@@ -378,6 +376,13 @@ impl Problems {
             return self.refuse(&format!("{path}.failureLimit"), "0: at least one bad answer is needed to take a canary back");
         }
         Some(QueryLimit { name: name.to_owned(), query: query.clone(), limit: NumberLimit { min, max, in_a_row } })
+    }
+
+    /// Names those fields that are there and belong to another kind of metric.
+    fn foreign(&mut self, path: &str, fields: &[(&str, bool)], what: &str) {
+        for (field, _) in fields.iter().filter(|(_, there)| *there) {
+            self.add(&format!("{path}.{field}"), what);
+        }
     }
 
     fn refuse<T>(&mut self, path: &str, what: &str) -> Option<T> {

@@ -331,7 +331,7 @@ mod tests {
     fn found(spec: &str, kind: &str) -> String {
         let text = format!("apiVersion: serin.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: p}}\nspec: {spec}\n");
         let input = Input { path: "p.yaml".into(), bytes: text.into_bytes(), live: false };
-        render::short(&check(vec![input], &Options { ..Options::default() }))
+        render::short(&check(vec![input], &Options::default()))
     }
 
     /// Every leaf of a schema: its path, items as 0, and a value of a type that it does not take.

@@ -172,20 +172,14 @@ impl Hands {
             Action::EnsureSubset { stable, canary } => self.ensure_subset(work, stable, canary).await,
             Action::EnsureDestination { route, stable, canary } => {
                 let patch = work.net.read().ensure_destination(route, stable, canary).map_err(refused)?;
-                if patch.is_noop() {
-                    return Ok(());
-                }
-                self.patch_or_refresh(Kind::VirtualService, route, patch.to_value()).await
+                self.patch_or_refresh(Kind::VirtualService, route, &patch).await
             }
             Action::Scale { workload, replicas } => self.scale(work, workload, *replicas, |now, then| now < then).await,
             Action::Unscale { workload, replicas } => self.scale(work, workload, *replicas, |now, then| now > then).await,
             Action::Retire { workload } => self.retire(work, workload).await,
             Action::RemoveDestination { route, version } => {
                 let patch = work.net.read().remove_version(route, version).map_err(refused)?;
-                if patch.is_noop() {
-                    return Ok(());
-                }
-                self.patch_or_refresh(Kind::VirtualService, route, patch.to_value()).await
+                self.patch_or_refresh(Kind::VirtualService, route, &patch).await
             }
             Action::RemoveSubset { version } => self.remove_subset(work, version).await,
             Action::Event { severity, reason } => {
@@ -209,10 +203,7 @@ impl Hands {
         guard: &Guard,
     ) -> Result<(), ActError> {
         let change = work.net.read().set_weights(route, stable, canary, share, guard, work.shares).map_err(refused)?;
-        if change.patch.is_noop() {
-            return Ok(());
-        }
-        self.patch_or_refresh(Kind::VirtualService, route, change.patch.to_value()).await
+        self.patch_or_refresh(Kind::VirtualService, route, &change.patch).await
     }
 
     /// Tries again until the route shows it: from the cache first, as nothing may come before an abort; then from the server.
@@ -257,9 +248,12 @@ impl Hands {
         Err(last)
     }
 
-    /// Patches, and reads the object anew where it was not what the patch is pinned to.
-    async fn patch_or_refresh(&self, kind: Kind, object: &ObjectName, operations: Value) -> Result<(), ActError> {
-        let result = self.json_patch(kind, object, operations).await;
+    /// Patches where the patch changes anything, and reads the object anew where it was not what the patch is pinned to.
+    async fn patch_or_refresh(&self, kind: Kind, object: &ObjectName, patch: &serin_core::route::Patch) -> Result<(), ActError> {
+        if patch.is_noop() {
+            return Ok(());
+        }
+        let result = self.json_patch(kind, object, patch.to_value()).await;
         if let Err(ActError::Changed(_)) = &result {
             self.refresh(kind, object).await?;
         }
@@ -309,7 +303,7 @@ impl Hands {
                     Err(error) => Err(api_error(format!("create DestinationRule {name}"), error)),
                 }
             }
-            SubsetPlan::Extend { rule, patch, .. } => self.patch_or_refresh(Kind::DestinationRule, &rule, patch.to_value()).await,
+            SubsetPlan::Extend { rule, patch, .. } => self.patch_or_refresh(Kind::DestinationRule, &rule, &patch).await,
         }
     }
 
@@ -318,7 +312,7 @@ impl Hands {
         let removal = work.net.read().remove_subset(version).map_err(|p| ActError::Refused(p.to_string()))?;
         match removal {
             None | Some((_, SubsetRemoval::Absent)) => Ok(()),
-            Some((rule, SubsetRemoval::Patch(patch))) => self.patch_or_refresh(Kind::DestinationRule, &rule, patch.to_value()).await,
+            Some((rule, SubsetRemoval::Patch(patch))) => self.patch_or_refresh(Kind::DestinationRule, &rule, &patch).await,
             Some((rule, SubsetRemoval::Delete { resource_version })) => {
                 let as_seen = Preconditions { uid: None, resource_version: Some(resource_version) };
                 self.delete(Kind::DestinationRule, &rule, as_seen, "whose last subset is of no use").await
@@ -330,20 +324,17 @@ impl Hands {
     async fn delete(&self, kind: Kind, object: &ObjectName, as_seen: Preconditions, why: &str) -> Result<(), ActError> {
         let params = DeleteParams { preconditions: Some(as_seen), ..DeleteParams::background() };
         match self.api(kind, &object.namespace).delete(&object.name, &params).await {
-            Ok(_) => {
-                self.forget(kind, object);
-                Ok(())
-            }
-            Err(kube::Error::Api(status)) if status.is_not_found() => {
-                self.forget(kind, object);
-                Ok(())
-            }
             Err(kube::Error::Api(status)) if status.is_conflict() => {
                 self.refresh(kind, object).await?;
-                Err(ActError::Changed(format!("{kind:?} {object}")))
+                return Err(ActError::Changed(format!("{kind:?} {object}")));
             }
-            Err(error) => Err(api_error(format!("delete {kind:?} {object}, {why}"), error)),
+            // Gone, by this call or before it.
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(error) => return Err(api_error(format!("delete {kind:?} {object}, {why}"), error)),
+            Ok(_) => {}
         }
+        self.forget(kind, object);
+        Ok(())
     }
 
     /// Sets replicas if `moves(now, then)`, pinned to the number that is there now.

@@ -15,8 +15,6 @@ mod rest;
 mod rollout;
 mod weights;
 
-pub use forecast::Forecast;
-
 use alloc::vec::Vec;
 use core::time::Duration;
 

@@ -24,6 +24,11 @@ impl Timestamp {
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
     }
+
+    /// This instant, `by` earlier; saturates.
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
 }
 
 /// The canary's part of the requests that its route sends to stable and canary together, exact to a thousandth of a percent.

@@ -117,13 +117,14 @@ impl Sources {
 }
 
 fn options(spec: &PrometheusSpec) -> Result<PrometheusOptions, (&'static str, String)> {
-    if let Some(name) = spec.headers.keys().find(|name| SECRET_HEADERS.contains(&name.to_ascii_lowercase().as_str())) {
+    let header_of = |list: &[&str]| spec.headers.keys().find(|name| list.contains(&name.to_ascii_lowercase().as_str()));
+    if let Some(name) = header_of(&SECRET_HEADERS) {
         let what = format!(
             "{name} is a secret, and many may read this object: name this source in the controller's configuration file, with tokenFile"
         );
         return Err((".headers", what));
     }
-    if let Some(name) = spec.headers.keys().find(|name| OWN_HEADERS.contains(&name.to_ascii_lowercase().as_str())) {
+    if let Some(name) = header_of(&OWN_HEADERS) {
         return Err((".headers", format!("{name} is the connection's own, and follows from the url: leave it out")));
     }
     let time = |field: &'static str, text: &Option<String>, usual| match text {
@@ -131,12 +132,13 @@ fn options(spec: &PrometheusSpec) -> Result<PrometheusOptions, (&'static str, St
         Some(text) => values::duration(text).map_err(|what| (field, what)),
     };
     let usual = PrometheusOptions::new(&spec.url);
-    if time(".timeout", &spec.timeout, usual.timeout)?.is_zero() {
+    let timeout = time(".timeout", &spec.timeout, usual.timeout)?;
+    if timeout.is_zero() {
         return Err((".timeout", "0s: no answer comes in no time; leave it out for 10s".into()));
     }
     Ok(PrometheusOptions {
         headers: spec.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
-        timeout: time(".timeout", &spec.timeout, usual.timeout)?,
+        timeout,
         delay: time(".delay", &spec.delay, usual.delay)?,
         replica_labels: if spec.replica_labels.is_empty() { usual.replica_labels.clone() } else { spec.replica_labels.clone() },
         ..usual

@@ -24,13 +24,13 @@ const FOR_EVER: f64 = 1e9;
 
 /// How long one step takes from the moment that its weight is seen.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Forecast {
+pub(super) struct Forecast {
     /// Canary requests (or whatever the slowest metric counts) that an answer needs, more likely than not.
-    pub requests: f64,
+    pub(super) requests: f64,
     /// The time of as many; `None`: at this rate, or with these margins, never.
-    pub time: Option<Duration>,
+    pub(super) time: Option<Duration>,
     /// Enough in nine of ten cases.
-    pub ninety: Option<Duration>,
+    pub(super) ninety: Option<Duration>,
 }
 
 impl Forecast {
@@ -73,7 +73,7 @@ impl Rollout {
 
     /// What the step of that index, which has not begun, takes if the canary is as good as stable and requests come as they did. `None`: nobody knows
     /// yet, or the step waits for a person.
-    pub fn forecast(&self, plan: &Plan, index: usize) -> Option<Forecast> {
+    pub(super) fn forecast(&self, plan: &Plan, index: usize) -> Option<Forecast> {
         let (weight, hold, confirm, graded) = match plan.step(index)? {
             Step::Weight { weight, hold, confirm, graded, max_wait } => (*weight, *hold, *confirm, max_wait.filter(|_| *graded)),
             Step::Pause { time } => return time.map(Forecast::fixed),
@@ -89,8 +89,9 @@ impl Rollout {
         }
         let asked = |i: usize| match tests.get(i).map(|t| t.test.clean()) {
             _ if !confirm => Test::Compare { margin: GROSS_MARGIN, ratio: 1.0 },
-            Some(Test::Compare { margin, ratio }) => {
-                let coarser = graded.and_then(|within| self.coarser(plan, i, weight, within)).map_or(margin, |(_, graded, _)| graded);
+            Some(test @ Test::Compare { margin, ratio }) => {
+                let coarser =
+                    graded.and_then(|within| self.coarser(plan, i, &test, weight, within)).map_or(margin, |(_, graded, _)| graded);
                 Test::Compare { margin: coarser, ratio }
             }
             Some(limit @ Test::Limit { .. }) => limit,

@@ -115,7 +115,7 @@ impl Rollout {
             }
             let Learnt::Gathering { since, n, slower } = &mut self.learnt[i] else { continue };
             // A source that knows the past has said it all at once.
-            let from = if reading.history.is_empty() { reading.from } else { Timestamp(reading.from.0 - millis(gathering(plan))) };
+            let from = if reading.history.is_empty() { reading.from } else { reading.from.minus(gathering(plan)) };
             let since = since.get_or_insert(from);
             *since = (*since).min(from);
             for arm in reading.history.iter().chain([&reading.stable]).filter(|arm| arm.timed > 0.0 && !arm.slower.is_empty()) {
@@ -140,8 +140,9 @@ impl Rollout {
             return Vec::new();
         }
         let mut told = Vec::new();
-        for (i, metric) in plan.metrics().iter().enumerate() {
-            let chosen = self.coarser(plan, i, *weight, *within);
+        let tests = self.tests(plan);
+        for (i, (metric, test)) in plan.metrics().iter().zip(&tests).enumerate() {
+            let chosen = self.coarser(plan, i, &test.test, *weight, *within);
             self.graded.push(chosen.map(|(_, graded, _)| graded));
             if let Some((margin, graded, rate)) = chosen {
                 told.push(Reason::Graded { metric: metric.name.clone(), margin, graded, rate, within: *within });
@@ -150,10 +151,11 @@ impl Rollout {
         told
     }
 
-    /// A metric's margin, the coarser one that a graded step at this weight would ask for, and the rate by which that follows. `None`: none is coarser.
-    pub(super) fn coarser(&self, plan: &Plan, i: usize, weight: Weight, within: Duration) -> Option<(f64, f64, f64)> {
-        let (metric, tests) = (plan.metrics().get(i)?, self.tests(plan));
-        let Test::Compare { margin, ratio } = tests.get(i)?.test else { return None };
+    /// The margin of a metric's test, the coarser one that a graded step at this weight would ask for, and the rate by which that follows. `None`: none
+    /// is coarser.
+    pub(super) fn coarser(&self, plan: &Plan, i: usize, test: &Test, weight: Weight, within: Duration) -> Option<(f64, f64, f64)> {
+        let metric = plan.metrics().get(i)?;
+        let Test::Compare { margin, ratio } = *test else { return None };
         let rate = self.rate_of(plan, i).filter(|_| self.asks(plan, metric))?;
         let stream = Stream { weight: weight.fraction(), rate, bursts: self.analysis.burst_factor(i) };
         let p = self.analysis.stable_rate(i).max(1e-6);
@@ -165,10 +167,6 @@ impl Rollout {
 /// A quantile's name as the plan has it: the metrics made of it carry the side behind it.
 fn as_asked(metric: &Metric) -> String {
     metric.name.strip_suffix("-lower").unwrap_or(&metric.name).to_string()
-}
-
-fn millis(d: Duration) -> i64 {
-    i64::try_from(d.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// How long stable's latency is gathered at least.

@@ -268,7 +268,7 @@ impl Look<'_> {
     fn hurried(&mut self, phase: Phase, hurry: Hurry) -> (Phase, Result<String, String>) {
         match phase {
             Phase::Progressing(mut r) => {
-                let effect = format!("{} goes on from {} without waiting for evidence; harm still takes it back", r.canary, r.weight.share);
+                let effect = unhindered(&r, r.weight.share);
                 r.hurry = hurry;
                 (Phase::Progressing(r), Ok(effect))
             }
@@ -284,11 +284,7 @@ impl Look<'_> {
                 let (phase, result) = self.resumed(r, &cause);
                 // What is hurried leaves the step that it resumes, so its weight is not where it ends.
                 let effect = match (&leaves, &phase) {
-                    (Hurry::Step { .. } | Hurry::All { .. }, Phase::Progressing(r)) => Ok(format!(
-                        "{} goes on from {} without waiting for evidence; harm still takes it back",
-                        r.canary,
-                        r.weight.stands()
-                    )),
+                    (Hurry::Step { .. } | Hurry::All { .. }, Phase::Progressing(r)) => Ok(unhindered(r, r.weight.stands())),
                     _ => result,
                 };
                 (phase, effect)
@@ -305,6 +301,11 @@ impl Look<'_> {
             Phase::Idle | Phase::RollingBack(..) | Phase::RolledBack { .. } => nothing_runs(phase, "promote"),
         }
     }
+}
+
+/// What comes of a rollout that is hurried.
+fn unhindered(rollout: &Rollout, from: Weight) -> String {
+    format!("{} goes on from {from} without waiting for evidence; harm still takes it back", rollout.canary)
 }
 
 fn nothing_runs(phase: Phase, what: &str) -> (Phase, Result<String, String>) {

@@ -79,11 +79,10 @@ pub(crate) async fn run(args: &ReplayArgs) -> Outcome {
 /// What a Prometheus recorded, where one is asked.
 async fn live(args: &ReplayArgs) -> Result<Vec<Series>, Failure> {
     let Some(described) = args.prometheus.described() else { return Ok(Vec::new()) };
-    if args.past.is_zero() {
-        return Err(Failure::new("--past 0s: nothing was recorded in no time")
-            .hint("serin replay --aa --prometheus-url http://localhost:9090 --service shop/my-app --past 24h"));
-    }
     let hint = "serin replay --aa --prometheus-url http://localhost:9090 --service shop/my-app --past 24h";
+    if args.past.is_zero() {
+        return Err(Failure::new("--past 0s: nothing was recorded in no time").hint(hint));
+    }
     let service = args.service.as_deref().ok_or_else(|| Failure::new("of which Service? --service NAMESPACE/NAME says it").hint(hint))?;
     let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
     let series = described.record(&ServiceName::new(name, namespace), args.past).await?;

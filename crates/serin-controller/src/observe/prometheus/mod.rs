@@ -6,7 +6,7 @@
 mod client;
 pub mod matrix;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -57,7 +57,7 @@ impl Prometheus {
     }
 
     async fn read(&self, query: &ArmQuery, cursor: Option<Timestamp>) -> Result<(Reading, Timestamp), SourceProblem> {
-        let to = Timestamp(now(&self.clock).0 - i64::try_from(self.delay.as_millis()).unwrap_or(0));
+        let to = now(&self.clock).minus(self.delay);
         let cursor = cursor.filter(|from| to.since(*from) < LONGEST_GAP && *from <= to);
         let from = cursor.unwrap_or(to);
         let window = if cursor.is_some() { to.since(from) + LOOKBACK } else { PAST };
@@ -72,24 +72,30 @@ impl Prometheus {
                 }
                 self.check_counters(query, to).await?;
             }
-            let past = Timestamp(to.0 - i64::try_from(PAST.as_millis()).unwrap_or(0));
-            return Ok((Reading { history: history(&arms, query, past, to), ..beginning(to, &query.edges) }, to));
+            return Ok((Reading { history: history(&arms, query, to.minus(PAST), to), ..beginning(to, &query.edges) }, to));
         };
-        let new: Vec<Target> = targets_of_new_series(&arms, from).into_iter().chain(targets_of_new_series(&lost, from)).collect();
-        let scrapes = if new.is_empty() { Scrapes::default() } else { Scrapes::of(&self.samples(&up_selector(&new), window, to).await?) };
-        let answers = self.answers(query, to).await.into_iter().map(|answer| answer.ok().flatten()).collect();
-        let counted = futures::future::join_all(query.counters.iter().map(|c| self.counted(c, window, from, to))).await;
+        let scrapes = self.scrapes(&[&arms, &lost], window, from, to).await?;
+        let counters = futures::future::join_all(query.counters.iter().map(|c| self.counted(c, window, from, to)));
+        let (answers, counted) = futures::join!(self.answers(query, to), counters);
+        let answers = answers.into_iter().map(|answer| answer.ok().flatten()).collect();
         let counted = counted.into_iter().map(Result::ok).collect();
         Ok((Reading { answers, counted, ..reading(&arms, &lost, &scrapes, query, from, to) }, to))
+    }
+
+    /// The scrapes of those targets that have a new series, by which that one's first value is read; nothing is asked where none is new.
+    async fn scrapes(&self, series: &[&[Series]], window: Duration, from: Timestamp, to: Timestamp) -> Result<Scrapes, SourceProblem> {
+        let new: BTreeSet<Target> = series.iter().flat_map(|series| targets_of_new_series(series, from)).collect();
+        if new.is_empty() {
+            return Ok(Scrapes::default());
+        }
+        Ok(Scrapes::of(&self.samples(&up_selector(&new), window, to).await?))
     }
 
     /// What a pair of counters counted of both arms.
     async fn counted(&self, query: &CountersQuery, window: Duration, from: Timestamp, to: Timestamp) -> Result<Batch, SourceProblem> {
         let sum = async |selector: &str| {
             let series = of_one_replica(self.samples(selector, window, to).await?, &self.replica_labels, from, to);
-            let new: Vec<Target> = targets_of_new_series(&series, from).into_iter().collect();
-            let scrapes =
-                if new.is_empty() { Scrapes::default() } else { Scrapes::of(&self.samples(&up_selector(&new), window, to).await?) };
+            let scrapes = self.scrapes(&[&series], window, from, to).await?;
             Ok::<f64, SourceProblem>(sum_of(&series, &scrapes, from, to))
         };
         let of = async |(bad, total): &(String, String)| {
@@ -137,10 +143,10 @@ impl Prometheus {
     /// # Errors
     /// It does not answer.
     pub async fn record(&self, service: &ServiceName, past: Duration) -> Result<Vec<Series>, SourceProblem> {
-        let end = Timestamp(now(&self.clock).0 - i64::try_from(self.delay.as_millis()).unwrap_or(0));
+        let end = now(&self.clock).minus(self.delay);
         let selector = service_selector(service);
         let mut all: BTreeMap<BTreeMap<String, String>, Series> = BTreeMap::new();
-        let (mut left, mut at) = (past, Timestamp(end.0 - i64::try_from(past.as_millis()).unwrap_or(0)));
+        let (mut left, mut at) = (past, end.minus(past));
         // Piece by piece, or a day of a busy mesh would be one answer.
         while !left.is_zero() {
             let piece = left.min(RECORD_PIECE).max(Duration::from_secs(1));
@@ -299,7 +305,7 @@ fn edges_query(query: &ArmQuery) -> String {
     format!(r#"group by (le) (istio_request_duration_milliseconds_bucket{{{}}})"#, arms_labels(query))
 }
 
-fn up_selector(targets: &[Target]) -> String {
+fn up_selector(targets: &BTreeSet<Target>) -> String {
     let mut instances: Vec<String> = targets.iter().map(|t| regex(&t.instance)).collect();
     instances.sort_unstable();
     instances.dedup();
