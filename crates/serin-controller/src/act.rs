@@ -54,7 +54,7 @@ pub(crate) enum ActError {
 fn in_short(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if status.code == 403 => {
-            format!("{}. `serin install | kubectl apply -f -` gives the controller its rights", status.message)
+            format!("{}. `serin install --image IMAGE | kubectl apply -f -` gives the controller its rights", status.message)
         }
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
         other => other.to_string(),

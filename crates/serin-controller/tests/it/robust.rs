@@ -195,7 +195,10 @@ async fn a_controller_without_a_right_says_which_and_goes_on_once_it_has_it() {
     let acting = stage.act();
     wait_until("what lacks is said", || text(&stage.release(), "/status/message").contains("cannot patch resource")).await;
     let message = text(&stage.release(), "/status/message").to_owned();
-    assert!(message.contains("VirtualService default/my-app") && message.contains("serin install"), "{message}");
+    assert!(
+        message.contains("VirtualService default/my-app") && message.contains("serin install --image IMAGE | kubectl apply -f -"),
+        "{message}"
+    );
     let tried = stage.calls().iter().filter(|c| c.status == 403).count();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(stage.percent("v2"), 0.0);
